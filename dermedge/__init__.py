@@ -64,3 +64,8 @@ def __getattr__(name: str) -> Any:
     from importlib import import_module
 
     return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    # What `help` and a shell's completion list, which know nothing of `__getattr__`.
+    return sorted({*globals(), *__all__})

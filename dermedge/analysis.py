@@ -20,34 +20,64 @@ from dermedge.triage import Rule
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What was found in one picture. Coordinates are px of the whole picture, oriented upright."""
+    """What was found in one picture. Coordinates are px of the whole picture, oriented upright.
+
+    Attributes
+    ----------
+    image : what the picture is called.
+    height : of the whole picture, px.
+    width : of the whole picture, px.
+    inner : (x, y, width, height) of what was judged; the rest is a plain frame. None: all of it.
+    quality : `ok`, `usable`, and the `reasons` against the picture, the gravest first.
+    lesion : outline and ABCD measures; `found` says whether there is one.
+    scale : "reference", "px_per_mm" (None where it was not found) and "reason". None: none was
+        asked for.
+    probabilities : class to calibrated probability; they sum to 1.
+    likely : the most likely class, after the bundle's class offsets.
+    malignancy : 0 to 1, the sum over the malignant classes.
+    distance : from the training pictures, of which the root mean square is 1 at most. None: not
+        known.
+    unfamiliar : whether it is farther than `threshold`.
+    threshold : of the distance. None: none was chosen.
+    activation : float32 (K, h, w), scores of the classes over the classifier's input. None: it
+        gives none.
+    placement : of the picture, as it was read, in the classifier's input.
+    embedding : float32 (E,). None: the classifier gives none.
+    similar : training cases that the bundle carries, the most similar first.
+    triage : "retake", "low", "see a doctor" or "urgent". Where it is "retake", the picture cannot
+        be judged, and `probabilities`, `likely` and `malignancy` are no estimate.
+    because : the rule that led to the triage, as a code and values.
+    timing_ms : stage to ms; "total" is the whole call.
+    versions : of dermedge, the bundle, its networks and the runtime.
+    evidence : float32, what speaks for a lesion or against it. None: not asked for.
+    outlier : score of the bundle's head against pictures without a lesion. None: it has none.
+    outlier_limit : above it the picture is refused as without a lesion.
+    """
 
     image: str
     height: int
     width: int
-    # (x, y, width, height) of what was judged; the rest is a plain frame. None: all of it.
     inner: tuple[int, int, int, int] | None
     quality: Quality
     lesion: Lesion
-    scale: dict[str, object] | None  # 'reference', 'px_per_mm' or None, 'reason'; None: none asked
-    probabilities: dict[str, float]  # class: calibrated probability, sum 1
-    likely: str  # the most likely class, after the bundle's class offsets
-    malignancy: float  # sum over the malignant classes
-    distance: float | None  # from the training pictures, about 1 for those; None: not known
-    unfamiliar: bool  # farther than `threshold`
-    threshold: float | None  # of the distance; None: none was chosen
-    activation: np.ndarray | None  # float32 (K, h, w), class scores over the classifier's input
-    placement: Placement  # of the picture, as it was read, in the classifier's input
-    embedding: np.ndarray | None  # float32 (E,)
-    similar: tuple[Case, ...]  # training cases that the bundle carries, the most similar first
-    triage: str  # one of TRIAGE
-    because: Rule  # what led to the triage
-    timing_ms: dict[str, float]  # stage: ms; 'total' is the whole call
+    scale: dict[str, object] | None
+    probabilities: dict[str, float]
+    likely: str
+    malignancy: float
+    distance: float | None
+    unfamiliar: bool
+    threshold: float | None
+    activation: np.ndarray | None
+    placement: Placement
+    embedding: np.ndarray | None
+    similar: tuple[Case, ...]
+    triage: str
+    because: Rule
+    timing_ms: dict[str, float]
     versions: dict[str, object]
-    # float32, what speaks for a lesion or against, see `dermedge.outlier`; None: not asked for
     evidence: np.ndarray | None = None
-    outlier: float | None = None  # score of the bundle's head; None: it has none
-    outlier_limit: float | None = None  # above it the picture is refused as without a lesion
+    outlier: float | None = None
+    outlier_limit: float | None = None
 
     @property
     def is_outlier(self) -> bool:
@@ -122,7 +152,10 @@ class Analysis:
         }
 
     def full_mask(self) -> np.ndarray:
-        """The lesion as bool (height, width) at the picture's own size."""
+        """The lesion as bool (height, width) at the picture's own size.
+
+        Where `is_outlier`, what was outlined is not one: do not show it.
+        """
         x, y, width, height = self.inner or (0, 0, self.width, self.height)
         mask = self.lesion.mask.astype(np.uint8) * 255
         whole = np.zeros((self.height, self.width), bool)

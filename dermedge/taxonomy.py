@@ -339,11 +339,6 @@ class Diagnosis:
     malignant: bool | None = None
 
 
-def to_class(diagnosis: str) -> str:
-    """Map a data set's own code or words to one of `CLASSES`; 'other' where none fits surely."""
-    return interpret(diagnosis).label or "other"
-
-
 @lru_cache(maxsize=4096)
 def interpret(diagnosis: str) -> Diagnosis:
     """What a data set's own code or words say; see `Diagnosis`.

@@ -444,11 +444,13 @@ def _versions(selected: Collection[ExecutionConfig]) -> dict[str, str | None]:
     return versions
 
 
-def forget(bundle: Bundle) -> None:
-    """Drop the stored choice, if any, and how often `dermedge app` failed to find one."""
+def forget(bundle: Bundle) -> bool:
+    """Drop the stored choice, and how often `dermedge app` failed to find one; was there any?"""
     path = _file(bundle)
+    chosen = path.exists()
     path.unlink(missing_ok=True)
     path.with_suffix(ATTEMPTS).unlink(missing_ok=True)
+    return chosen
 
 
 def _file(bundle: Bundle) -> Path:

@@ -67,7 +67,7 @@ def _children(parser: argparse.ArgumentParser):
                 yield from _children(child)
 
 
-FIELDS = {"Parameters": "param", "Raises": "raises", "Returns": "returns"}
+FIELDS = {"Parameters": "param", "Raises": "raises", "Returns": "returns", "Attributes": "ivar"}
 
 
 def read_sections(_app, _what, _name, _obj, _options, lines: list[str]) -> None:

@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 
 from dermedge import UserError
+from dermedge.files import write_atomic
 from dermedge.image.read import read_image
-from dermedge.lesion import scale
 from dermedge.metadata import understood
 from edge_app import browser
 from edge_app.browser import check_writable, free_path, shrunk
@@ -119,10 +119,12 @@ def export(
 
 
 def write_card(folder: Path, paper: str) -> Path:
-    """The printable size card, on one of dermedge.lesion.scale.PAPERS."""
+    """The printable size card, on one of dermedge.lesion.scale.PAPERS, in the app's language."""
+    from edge_app.documents.size_card import size_card
+
     check_writable(folder)
     path = free_path(folder, f"size-card-{paper}", ".pdf")
-    scale.write_card(path, paper)
+    write_atomic(path, size_card(paper))
     return path
 
 

@@ -139,6 +139,10 @@ def run(args: argparse.Namespace, attach: Attach = lambda app: None) -> int:
     size = re.fullmatch(r"([1-9]\d{2,4})x([1-9]\d{2,4})", args.size)
     if not size:
         raise UserError(f"--size is width x height in px, as 1280x800, not '{args.size}'")
+    if args.soak is not None and args.soak < 1:
+        raise UserError(f"--soak must be 1 or more pictures, got {args.soak}")
+    if args.measure is not None and not 0 < args.measure < float("inf"):
+        raise UserError(f"--measure must be a number of seconds above 0, got {args.measure:g}")
     measured = args.measure or args.soak
     drawn = bool(measured or args.screenshot) and args.source is None
     if args.source is None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import pickle
+import pydoc
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +17,7 @@ from test_readme import ROOT
 
 import dermedge
 from benchmarks.accuracy.networks import Networks
-from dermedge import Analysis, Analyzer, UserError, network, open_bundle
+from dermedge import Analysis, Analyzer, Bundle, UserError, network, open_bundle
 from dermedge.data.records import RowErrors
 from dermedge.data.synthetic import draw
 from dermedge.image.read import Picture, write_png
@@ -34,6 +36,17 @@ def test_a_picture_is_analysed_by_name_of_a_shipped_bundle(tmp_path):
     assert analysis.triage in ("retake", "low", "see a doctor", "urgent")
     assert analysis.full_mask().shape == (240, 320)
     assert "not a diagnosis" in analysis.to_json()["disclaimer"]
+
+
+def test_help_and_completion_list_the_public_api():
+    """Loaded when first asked for, they were in neither: `help` showed UserError alone."""
+    assert {*dermedge.__all__, "__version__"} <= {*dir(dermedge)}
+    text = pydoc.plaintext.document(dermedge)
+    assert all(f"class {kind}(" in text for kind in ("Analysis", "Analyzer", "Bundle"))
+    assert "open_bundle(bundle: 'str | Path' = 'dermoscopy'" in text
+    for kind in (Analysis, Bundle):
+        named = [field.name for field in fields(kind) if not field.name.startswith("_")]
+        assert [name for name in named if f"\n    {name} : " not in kind.__doc__] == []
 
 
 def test_a_driver_that_waits_elsewhere_gets_the_same_result(tiny_bundle):

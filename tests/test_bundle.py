@@ -240,6 +240,8 @@ def test_signature(tiny_bundle, tmp_path):
     assert "another key" in _refusal(path, trusted_key=other)
     assert "not signed" in _refusal(tiny_bundle, trusted_key=public)
     assert "Ed25519" in _refusal(path, trusted_key=b"no key")
+    with pytest.raises(TypeError, match="the content of a PEM file, as bytes, got str"):
+        Bundle.open(path, trusted_key="public.pem")
     members = _members(path)
     foreign = _members(write_bundle(tmp_path / "b.dermbundle", bundle.manifest, parts, _keys()[0]))
     mixed = json.loads(members[SIGNATURE])

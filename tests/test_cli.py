@@ -212,6 +212,8 @@ def _behind(error: UserError, cause: OSError) -> UserError:
     [
         (UserError("give one"), 2, "give one"),
         (FileNotFoundError(2, "No such file", "a.pem"), 2, "a.pem: No such file"),
+        (FileExistsError(17, "File exists", "a.pem"), 2, "a.pem: File exists"),
+        (FileExistsError(17, "File exists", __file__), 2, ".py: is a file, where a folder is"),
         (IsADirectoryError(21, "Is a directory", "a.pem"), 2, "a.pem: Is a directory"),
         (PermissionError(13, "Permission denied", "a.pem"), 1, "a.pem: Permission denied"),
         (OSError(errno.ENOSPC, "No space left", "a.csv"), 1, "a.csv: No space left"),

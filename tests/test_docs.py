@@ -328,7 +328,9 @@ def test_versions_agree():
     assert f'\nversion = "{dermedge.__version__}"\n' in project
     assert f"\nversion: {dermedge.__version__}\n" in citation
     changes = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
-    assert re.search(r"^## (\d+\.\d+\.\d+)", changes, re.MULTILINE)[1] == dermedge.__version__
+    version, day = re.search(r"^## (\d+\.\d+\.\d+) \((.*)\)", changes, re.MULTILINE).groups()
+    assert version == dermedge.__version__
+    assert f"\ndate-released: {day}\n" in citation
     assert f"dermedge-{dermedge.__version__}-py3-none-any.whl" in (DOCS / "device.md").read_text()
 
 

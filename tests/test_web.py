@@ -198,6 +198,8 @@ def test_same_words_as_the_app(visit, pictures):
             assert browser.run("$('demonstration').textContent") == language._(estimate.DEMO)
             assert browser.run("getComputedStyle($('disclaimer')).display") != "none"
             assert browser.run("document.documentElement.dir") == ("rtl" if name == "ar" else "ltr")
+            card = browser.run("fetch($('card-link').href).then((found) => found.text())")
+            assert (card[:5], f"/Lang ({name})" in card) == ("%PDF-", True)  # it was in English
             # Whatever the page itself says is translated, too.
             texts = browser.run("[...document.querySelectorAll('[data-t]')].map((x) =>"
                                 " [x.dataset.t, x.textContent])")  # fmt: skip

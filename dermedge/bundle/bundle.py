@@ -51,22 +51,32 @@ def open_bundle(bundle: str | Path = DEFAULT, trusted_key: bytes | None = None) 
     Parameters
     ----------
     bundle : path of a `.dermbundle` file, or a name such as "dermoscopy" or "smartphone".
-    trusted_key : Ed25519 public keys (PEM); a bundle that none of them signed is refused.
+    trusted_key : Ed25519 public keys, the content of a PEM file; a bundle that none of them signed
+        is refused.
 
     Raises
     ------
     BundleError : as `Bundle.open`.
+    TypeError : as `Bundle.open`.
     """
     return Bundle.open(shipped().get(str(bundle), Path(bundle)), trusted_key)
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """An opened bundle, every part of it checked."""
+    """An opened bundle, every part of it checked.
+
+    Attributes
+    ----------
+    path : its file.
+    manifest : labels, networks, thresholds, licence and measured figures.
+    sha256 : of the whole file, hexadecimal.
+    signature : what its signature is worth here: `state` and `key`.
+    """
 
     path: Path
     manifest: Manifest
-    sha256: str  # of the whole file
+    sha256: str
     signature: Signature
     _parts: dict[str, bytes] = field(repr=False)
     _trusted_key: bytes | None = field(default=None, repr=False)
@@ -150,9 +160,9 @@ class Bundle:
         Parameters
         ----------
         path : the `.dermbundle` file.
-        trusted_key : Ed25519 public keys (PEM, one or more). Given, the bundle must carry a
-            signature of one of them. Not given, a signature is checked, but says nothing of who
-            made it: `signature.state` is "unknown key".
+        trusted_key : Ed25519 public keys, the content of a PEM file with one or more. Given, the
+            bundle must carry a signature of one of them. Not given, a signature is checked, but
+            says nothing of who made it: `signature.state` is "unknown key".
 
         Raises
         ------
@@ -160,8 +170,13 @@ class Bundle:
             In one line, where the file is truncated, tampered with, newer, incomplete, signed by
             another key, or names anything outside of itself; or where `trusted_key` is no key.
             BundleRefused is the kind of all that lies in the file.
+        TypeError
+            Where `trusted_key` is no bytes, such as the file's name.
         """
         path = Path(path)
+        if trusted_key is not None and not isinstance(trusted_key, bytes):
+            kind = type(trusted_key).__name__
+            raise TypeError(f"trusted_key is the content of a PEM file, as bytes, got {kind}")
         try:
             trusted = None if trusted_key is None else signature.public_keys(trusted_key)
         except KeyFileError as error:

@@ -312,6 +312,8 @@ def one_line(error: BaseException) -> str:
     """What an error says, safe for a terminal."""
     if isinstance(error, OSError) and error.strerror:
         named = f"{printable(error.filename)}: " if error.filename else ""
+        if named and isinstance(error, FileExistsError) and os.path.isfile(error.filename):
+            return f"{named}is a file, where a folder is needed"
         return named + error.strerror
     return printable(" ".join(str(error).split()))
 

@@ -46,7 +46,8 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--seconds must be a number above 0")
     bundle = open_bundle(args)
     if args.forget:
-        tune.forget(bundle)
+        dropped = "is dropped" if tune.forget(bundle) else "was not there"
+        print(f"the choice for {printable(bundle.path)} {dropped}")
         return 0
 
     def progress(text: str) -> None:

@@ -35,11 +35,13 @@ class Page:
     Where the language runs from right to left, an `x` is counted from the right. One thread.
     """
 
-    def __init__(self, broken: Broken | None = None) -> None:
+    def __init__(
+        self, broken: Broken | None = None, paper: tuple[float, float] = (WIDTH, HEIGHT)
+    ) -> None:
         """`broken` : lines that were broken for an earlier page; more are added."""
         from fpdf import FPDF  # it takes half a second
 
-        self.pdf = FPDF(format="A4")
+        self.pdf = FPDF(format=paper)
         self.pdf.set_auto_page_break(False)
         self.pdf.set_margin(0)
         self.pdf.add_page()
@@ -47,6 +49,7 @@ class Page:
             self.pdf.add_font(family, style, fonts.path(family, style))
         if not language.missing():
             self.pdf.set_text_shaping(True, direction="rtl" if language.rtl() else "ltr")
+        self.pdf.set_lang(language.current())
         self.pdf.set_title(_("Case"))
         self.pdf.set_creator("dermedge")
         self.y = MARGIN
@@ -156,7 +159,7 @@ class Page:
     def shape(self, band: Band, x: float, y: float, radius: float) -> None:
         start = x - radius
         x = self.left(start, 2 * radius) + radius
-        self.pdf.set_fill_color(hex_color(PAPER[band.style].text))
+        self.pdf.set_fill_color(theme.hex_color(PAPER[band.style].text))
         if band.shape == "circle":
             self.pdf.circle(x, y, radius, style="F")
         else:
@@ -168,9 +171,5 @@ class Page:
         size = 19.0 if band.shape != "triangle" else 15.0
         self.text(
             start, y - size * MM_PER_POINT * LEADING / 2, 2 * radius, band.mark, size,
-            bold=True, color=hex_color(PAPER[band.style].ground), align="C",
+            bold=True, color=theme.hex_color(PAPER[band.style].ground), align="C",
         )  # fmt: skip
-
-
-def hex_color(color: theme.Color) -> str:
-    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])

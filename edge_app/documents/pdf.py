@@ -33,7 +33,6 @@ from edge_app.documents.page import (
     WIDTH,
     Broken,
     Page,
-    hex_color,
 )
 from edge_app.documents.pictures import close_up, drawn, jpeg, outlined
 from edge_app.follow_up.history import Comparison, compare
@@ -45,6 +44,7 @@ from edge_app.presentation.skin_type import NAMES as SKIN_TYPES
 from edge_app.store import clock
 from edge_app.store.records import CLOCK_WRONG, CORRECTED, GIVEN, UNKNOWN
 from edge_app.store.store import Capture, Lesion, Person
+from edge_app.ui import theme
 
 
 class Size(NamedTuple):
@@ -244,12 +244,12 @@ class _CasePage(Page):
 
     def band(self, view: present.ResultView) -> None:
         band, wide = view.band, WIDTH - 2 * MARGIN
-        ink, x = hex_color(PAPER[band.style].text), MARGIN + 24
+        ink, x = theme.hex_color(PAPER[band.style].text), MARGIN + 24
         lines = [(band.title, 15, True), (view.estimate, 10.5, True), (band.advice, 9.5, False)]
         lines = [(text, size, bold) for text, size, bold in lines if text]
         heights = [self.height(text, size, wide - 28, bold) for text, size, bold in lines]
         tall = sum(heights) + 7 + (len(lines) - 1)
-        self.box(MARGIN, self.y, wide, tall, hex_color(PAPER[band.style].ground))
+        self.box(MARGIN, self.y, wide, tall, theme.hex_color(PAPER[band.style].ground))
         self.shape(band, MARGIN + 12, self.y + tall / 2, 7.0)
         y = self.y + 3.5
         for (text, size, bold), step in zip(lines, heights, strict=True):
@@ -308,7 +308,8 @@ class _CasePage(Page):
         self.pdf.set_draw_color(RULE)
         self.pdf.line(MARGIN, y, WIDTH - MARGIN, y)
         y += 2
-        rows = [view.versions, f"Bundle SHA-256 {capture.analysis['versions']['bundle_sha256']}"]
+        digest = capture.analysis["versions"]["bundle_sha256"]
+        rows = [view.versions, f"{_('Bundle')} SHA-256 {digest}"]
         now = datetime.now(timezone.utc)
         written = _day(now.isoformat())
         if not clock.plausible(now.date()):

@@ -23,6 +23,7 @@ from dermedge import DISCLAIMER, taxonomy, triage
 from dermedge.cli import call
 from dermedge.files import write_atomic
 from dermedge.lesion import quality
+from dermedge.lesion.scale.size_marker import HOW
 from edge_app.i18n.language import FOLDER, LANGUAGES
 
 ROOM = Path(__file__).parents[1]
@@ -39,6 +40,7 @@ FOREIGN = {
     "dermedge/triage.py": list(triage.RULES.values()),
     "dermedge/lesion/quality.py": [*quality.TITLES.values(), quality.UNSURE],
     "dermedge/taxonomy.py": list(taxonomy.TITLES.values()),
+    "dermedge/lesion/scale/size_marker.py": [*HOW],
 }
 # Of the core what the app never runs: its errors are for a console.
 NOT_ON_A_SCREEN = frozenset(

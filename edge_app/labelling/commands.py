@@ -138,7 +138,10 @@ def _people(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.store.damage import LeftOut, without_damage
 
     left = LeftOut()
-    for person in store.people(leave_out=left):
+    people = store.people(leave_out=left)
+    if not people and not left.lines:
+        print("nobody is kept here yet")
+    for person in people:
         with without_damage(f"what person {person.id} allowed", left):
             found = store.labels.permission(person.id)
             said = (
@@ -150,13 +153,22 @@ def _people(store: Store, _args: argparse.Namespace) -> int:
     return say_damage(left)
 
 
-def _allow(store: Store, args: argparse.Namespace) -> int:
-    store.labels.allow(args.name, args.by)
-    return 0
+def _permit(store: Store, args: argparse.Namespace) -> int:
+    from edge_app.store.records import StoreError
 
-
-def _forbid(store: Store, args: argparse.Namespace) -> int:
-    store.labels.forbid(args.name)
+    try:
+        if args.action == "allow":
+            store.labels.allow(args.name, args.by)
+        else:
+            store.labels.forbid(args.name)
+    except StoreError as error:
+        if error.code != "gone":
+            raise
+        raise UserError(
+            "there is no person {id}: `dermedge label people` lists their ids",
+            code="label.person",
+            id=args.name,
+        ) from None
     return 0
 
 
@@ -178,7 +190,7 @@ def _export(store: Store, args: argparse.Namespace) -> int:
     return status
 
 
-_DO = {"ask": _ask, "people": _people, "allow": _allow, "forbid": _forbid, "export": _export}
+_DO = {"ask": _ask, "people": _people, "allow": _permit, "forbid": _permit, "export": _export}
 
 LABEL = Command(
     "confirm what the model doubts, for training: a page on this machine, sealed in the cases",

@@ -55,7 +55,9 @@ def html() -> str:
     `edge_app.i18n.language` speaks one language at a time.
     """
     said = {english: _in_each(english) for english in (*MESSAGES, *TITLES.values(), DISCLAIMER)}
-    light, dark = (_colours(theme.STYLES[name]) for name in ("light", "dark"))
+    light, dark = (
+        theme.css({name: styles[name] for name in COLOURS}) for styles in theme.STYLES.values()
+    )
     values = {
         "WORDS": _script(said),
         "LANGUAGES": _script(LANGUAGES),
@@ -88,14 +90,3 @@ def _in_each(english: str) -> dict[str, str]:
 def _script(value: object) -> str:
     """A value within a script; no word ends it."""
     return json.dumps(value, ensure_ascii=False).replace("<", "\\u003c")
-
-
-def _colours(look) -> str:
-    return " ".join(
-        f"--{name}: {_hex(look[name].ground)}; --{name}-text: {_hex(look[name].text)};"
-        for name in COLOURS
-    )
-
-
-def _hex(color: theme.Color) -> str:
-    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])

@@ -40,7 +40,7 @@ BANDS = {
         N_("Low risk"),
         N_(
             "Keep an eye on it: take a picture again in a few weeks. If it changes, itches or "
-            "bleeds, show it to a doctor whatever this screen says."
+            "bleeds, show it to a doctor whatever it says here."
         ),
         "low",
         "circle",

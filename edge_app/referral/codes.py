@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from dermedge.taxonomy import TITLES as CLASSES
 from edge_app.referral.form import Findings
-from edge_app.referral.history import QUESTIONS
 from edge_app.referral.uids import CODES
 
 if TYPE_CHECKING:
@@ -236,8 +235,3 @@ def measures(found: Findings) -> dict[str, float]:
         "color": found.color,
     }
     return {name: value for name, value in numbers.items() if value is not None}
-
-
-def all_questions() -> dict[str, Code]:
-    """Every question's code."""
-    return {key: question(key) for key in QUESTIONS}

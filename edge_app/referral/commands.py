@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import signal
 import sys
 import threading
 from collections.abc import Sequence
-from contextlib import closing, suppress
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -181,14 +182,15 @@ def say_damage(left: LeftOut) -> int:
 
 
 def _passphrase(args: argparse.Namespace, words: str) -> str:
-    if args.passphrase_file:
-        try:
-            return read_text(args.passphrase_file).rstrip("\r\n")
-        except OSError:
-            raise UserError(
-                "{path} cannot be read", code="passphrase-file", path=args.passphrase_file
-            ) from None
-    return ask_secret(words)
+    path = args.passphrase_file
+    passphrase = read_text(path).rstrip("\r\n") if path else ask_secret(words)
+    if not passphrase:
+        raise UserError(
+            "there is no passphrase in {path}" if path else "no passphrase was typed",
+            code="passphrase",
+            path=path,
+        )
+    return passphrase
 
 
 # ---------------------------------------------------------------------------- sending
@@ -282,7 +284,10 @@ def _list(store: Store, _args: argparse.Namespace) -> int:
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
-    for status in Outbox(store).all(left):
+    found = Outbox(store).all(left)
+    if not found and not left.lines:
+        print("nothing was sent yet")
+    for status in found:
         referral = status.referral
         receiver = printable(referral.receiver)  # of an imported file, too
         print(
@@ -383,17 +388,23 @@ def _wanted(store: Store, args: argparse.Namespace) -> Status:
     from edge_app.store.damage import LeftOut
 
     left = LeftOut()
-    found = [
-        one
-        for one in store.mail.referrals(leave_out=left)
-        if args.referral and one.id.startswith(args.referral)
-    ]
+    if not args.referral:
+        raise UserError(
+            "say --referral and the number of one, as `dermedge send list` shows it",
+            code="send-referral",
+        )
+    known = store.mail.referrals(leave_out=left)
+    found = [one for one in known if one.id.startswith(args.referral)]
     status = Outbox(store).status(found[0], left) if len(found) == 1 else None
     say_damage(left)
     if status is None:
         raise UserError(
-            "say --referral and the number of one, as `dermedge send list` shows it",
+            "{count} referrals begin with {id}: give more of the number"
+            if found
+            else "there is no referral {id}: `dermedge send list` shows their numbers",
             code="send-referral",
+            id=args.referral,
+            count=len(found),
         )
     return status
 
@@ -460,9 +471,7 @@ def _pem(path: str | None) -> str:
 
     if not path:
         return ""
-    text = ""
-    with suppress(OSError):
-        text = pem(Path(path).read_bytes())
+    text = pem(Path(path).read_bytes())
     if not text:
         raise UserError("{path} cannot be read as PEM", code="pem", path=path)
     return text
@@ -504,6 +513,7 @@ def _open_stick(args: argparse.Namespace) -> int:
     from edge_app.store.keys import Keys
 
     source, target = map(Path, _needed(args, "FROM", "INTO"))
+    os.scandir(source).close()  # says what is wrong with it; `rglob` finds nothing there
     # A Mac puts one that begins with "._" beside each file on a stick.
     files = sorted(it for it in source.rglob(f"*{ENDING}") if not it.name.startswith("._"))
     if not files:

@@ -21,12 +21,25 @@ def rgb(code: str) -> Color:
     return red, green, blue, 1.0
 
 
+def hex_color(color: Color) -> str:
+    """'#RRGGBB', as `rgb` takes it."""
+    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])
+
+
 @dataclass(frozen=True)
 class Style:
     """Text of one colour on a ground of another: the only way that the screens colour text."""
 
     text: Color
     ground: Color
+
+
+def css(styles: Mapping[str, Style]) -> str:
+    """Styles as the variables of a page's style sheet."""
+    return " ".join(
+        f"--{name}: {hex_color(style.ground)}; --{name}-text: {hex_color(style.text)};"
+        for name, style in styles.items()
+    )
 
 
 def _styles(**styles: tuple[str, str]) -> Mapping[str, Style]:

@@ -328,30 +328,20 @@ def page(name: str) -> bytes:
         "LANGUAGES": json.dumps(LANGUAGES, ensure_ascii=False),
         "RIGHT_TO_LEFT": json.dumps(sorted(RIGHT_TO_LEFT)),
         "LICENCES": LICENCES,
-        "HEAD_LIGHT": _hex(light["head"].ground),
-        "HEAD_DARK": _hex(dark["head"].ground),
-        "OUTLINE": _hex(theme.OUTLINE),
-        "OUTLINE_EDGE": _hex(theme.OUTLINE_EDGE),
-        "COLOURS": f":root {{ {_colours(light)} }}\n@media screen and (prefers-color-scheme: dark) "
-        f"{{ :root {{ {_colours(dark)} }} }}",
+        "HEAD_LIGHT": theme.hex_color(light["head"].ground),
+        "HEAD_DARK": theme.hex_color(dark["head"].ground),
+        "OUTLINE": theme.hex_color(theme.OUTLINE),
+        "OUTLINE_EDGE": theme.hex_color(theme.OUTLINE_EDGE),
+        "COLOURS": f":root {{ {theme.css(light)} }}\n"
+        f"@media screen and (prefers-color-scheme: dark) {{ :root {{ {theme.css(dark)} }} }}",
     }
     return filled(text, values).encode()
 
 
-def _colours(look: Mapping[str, theme.Style]) -> str:
-    return " ".join(
-        f"--{name}: {_hex(style.ground)}; --{name}-text: {_hex(style.text)};"
-        for name, style in look.items()
-    )
-
-
-def _hex(color: theme.Color) -> str:
-    return "#" + "".join(f"{round(255 * value):02X}" for value in color[:3])
-
-
 def _about() -> dict[str, bytes]:
-    """The web app manifest, its icons, and the size card."""
-    from dermedge.lesion.scale import write_card
+    """The web app manifest, its icons, and the size card in each language."""
+    from edge_app.documents.size_card import size_card
+    from edge_app.i18n import language
 
     icons = [
         {"src": f"icon-{side}.png", "sizes": f"{side}x{side}", "type": "image/png",
@@ -366,18 +356,19 @@ def _about() -> dict[str, bytes]:
         "start_url": "./",
         "scope": "./",
         "display": "standalone",
-        "background_color": _hex(theme.STYLES["light"]["page"].ground),
-        "theme_color": _hex(theme.STYLES["light"]["head"].ground),
+        "background_color": theme.hex_color(theme.STYLES["light"]["page"].ground),
+        "theme_color": theme.hex_color(theme.STYLES["light"]["head"].ground),
         "icons": icons,
     }
     content = {"manifest.webmanifest": json.dumps(manifest, indent=1).encode()}
     content |= {f"icon-{side}.png": _icon(side) for side in (180, 192, 512)}
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder, "card.pdf")
-        write_card(path)
-        content["size-card.pdf"] = re.sub(
-            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]", b"", path.read_bytes()
+    before = language.current()
+    for name in LANGUAGES:
+        language.use(name)
+        content[f"size-card-{name}.pdf"] = re.sub(
+            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]", b"", size_card("a4")
         )
+    language.use(before)
     return content
 
 

@@ -20,7 +20,8 @@ class OodScore(nn.Module):
 
     - the embedding (N, E): the E greatest principal components, each of variance 1 in training;
     - the distance (N, 1): root of the Mahalanobis distance squared under the model's Gaussian,
-      which is -2 log likelihood up to constants, over D. About 1 in training.
+      which is -2 log likelihood up to constants, over D. In training its root mean square is 1,
+      or less where a variance was raised to the least.
     """
 
     def __init__(self, mean: np.ndarray, axes: np.ndarray, spread: np.ndarray, noise: float):

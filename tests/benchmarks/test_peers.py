@@ -86,6 +86,19 @@ def test_the_command_names_the_bundle(tiny_bundle, tmp_path, monkeypatch):
     assert given == [words]
 
 
+def test_a_full_disk_does_not_cost_the_figures(tiny_bundle, tmp_path, monkeypatch, capsys):
+    def full_disk(*_args: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    row = {"what": "segmenter", "side": "torch", "reason": "not installed"}
+    monkeypatch.setattr(measure, "measure", lambda *_args, **_options: [row])
+    monkeypatch.setattr(measure, "to_csv", lambda _rows: "")
+    monkeypatch.setattr("benchmarks.commands.peers.write_atomic", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        call(PEERS, "--bundle", tiny_bundle, "--runs", "runs/a", "--out", tmp_path / "peers.csv")
+    assert "not installed" in capsys.readouterr().out
+
+
 def test_a_run_of_another_network_is_refused(tiny_bundle):
     with pytest.raises(UserError, match="--runs"):
         measure.networks(Bundle.open(tiny_bundle), [])

@@ -1073,6 +1073,8 @@ TRIALS = (["--soak", "1"], ["--measure", "1"], ["--screenshot", "shots"])
         (["--source", "nowhere.mp4"], "there is no source 'nowhere.mp4'"),
         (["--size", "wide"], "--size is width x height"),
         *(([*trial, "--home", "own"], "no --home") for trial in TRIALS),
+        *((["--measure", value], "--measure must be a number") for value in ("0", "-3", "nan")),
+        *((["--soak", value], "--soak must be 1 or more") for value in ("0", "-1")),
         (["--language", "de"], "--language is for --screenshot alone"),
         (["--text", "large", "--measure", "1"], "--text is for --screenshot alone"),
     ],

@@ -158,8 +158,20 @@ def test_a_report_says_only_what_was_chosen_and_overwrites_nothing(session, spot
 
 
 def test_the_size_card_is_written_for_both_papers(session, tmp_path):
-    assert cases.write_card(tmp_path, "a4").read_bytes().startswith(b"%PDF")
-    assert cases.write_card(tmp_path, "letter").name == "size-card-letter.pdf"
+    pypdf = pytest.importorskip("pypdf", reason="a PDF is read back")
+    for name, paper, words, wide in (
+        ("en", "a4", "This line must be 50 mm long", 210),
+        ("de", "letter", "Diese Linie muss 50 mm lang sein", 215.9),  # it was in English
+    ):
+        language.use(name)
+        try:
+            card = cases.write_card(tmp_path, paper)
+        finally:
+            language.use("en")
+        (page,) = pypdf.PdfReader(card).pages
+        assert words in page.extract_text()
+        assert float(page.mediabox.width) * 25.4 / 72 == pytest.approx(wide, abs=0.1)
+        assert card.name == f"size-card-{paper}.pdf"
 
 
 @pytest.mark.parametrize("gone", [False, True])

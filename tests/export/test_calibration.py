@@ -123,6 +123,10 @@ def test_embedding_and_distance_are_those_of_probabilistic_pca(monkeypatch):
     expected = np.sqrt(np.einsum("ni,ij,nj->n", centred, np.linalg.inv(model), centred) / 8)
     assert distance[:, 0] == pytest.approx(expected, rel=1e-3)
     assert (distance**2).mean() == pytest.approx(1, rel=1e-3)
+    # Less where a variance was raised to the least, as `distance` of an analysis says.
+    flat = features[:, :3] @ rng.normal(size=(3, 8)).astype(np.float32)
+    with torch.inference_mode():
+        assert 0.3 < (fit_ood(flat)(torch.from_numpy(flat))[1] ** 2).mean() < 0.7
     axes = vectors[:, [-1, -2, -3]] / np.sqrt(values[[-1, -2, -3]])
     assert np.abs(embedding) == pytest.approx(np.abs(centred @ axes), rel=1e-3, abs=1e-3)
     assert embedding.std(axis=0) == pytest.approx(1, rel=1e-3)

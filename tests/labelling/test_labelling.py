@@ -623,11 +623,13 @@ def test_a_port_that_is_taken_is_named(server, tmp_path):
 
 
 def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
-    taken(cases, "Ada")
-    ada = person_of(cases, "Ada")
     secret = tmp_path / "secret"
     secret.write_text(PASSPHRASE)
     place = ["--home", str(tmp_path), "--passphrase-file", str(secret)]
+    assert cli.main(["label", "people", *place]) == 0
+    assert capsys.readouterr().out == "nobody is kept here yet\n"
+    taken(cases, "Ada")
+    ada = person_of(cases, "Ada")
     assert cli.main(["label", "people", "Ada", *place]) == 2
     assert "takes no name: leave out Ada" in capsys.readouterr().err
     for nobody in ([], ["--by", " ", "--role", "nurse"]):
@@ -647,6 +649,9 @@ def test_the_command_says_who_is_missing(cases, tmp_path, capsys):
         who = [] if action == "people" else [ada.id]
         assert cli.main(["label", action, *who, f"--{option}", value, *place]) == 2
         assert f"takes no --{option}: leave it out" in capsys.readouterr().err
+    for words in (["allow", "Ada", "--by", "Kim"], ["forbid", "Ada"]):  # her name, not her id
+        assert cli.main(["label", *words, *place]) == 2
+        assert "there is no person Ada: `dermedge label people`" in capsys.readouterr().err
     assert cli.main(["label", "allow", ada.id, "--by", "Kim", *place]) == 0
     taken(cases, "\x1b[2JBea\nCleo")  # of another device's file: no escape sequence, nobody more
     with far_east() as now:

@@ -365,7 +365,7 @@ def test_the_page_for_receivers_names_every_code():
     from edge_app.referral.uids import CODES
 
     page = (Path(__file__).resolve().parents[2] / "docs" / "referral.md").read_text("utf-8")
-    named = [tables.site(region) for region in REGIONS] + list(tables.all_questions().values())
+    named = [*map(tables.site, REGIONS), *map(tables.question, QUESTIONS)]
     assert [it for it in named if f"{it.scheme_designator} {it.value} |" not in page] == []
     assert [it for it in tables.PRIVATE.values() if it.value not in page] == []
     assert f"`{CODES}`" in page

@@ -17,7 +17,7 @@ from commands import call
 from store.store_cases import FOREIGN, PASSPHRASE
 from zones import far_east
 
-from dermedge import UserError
+from dermedge import UserError, cli
 from edge_app.referral.alone import alone
 from edge_app.referral.carriers import connect
 from edge_app.referral.collector import Collected
@@ -286,11 +286,10 @@ def test_a_stick_that_went_through_other_hands_is_opened_by_what_is_sealed(
         (("add", "C", "--dicomweb", "http://clinic.example"), "not encrypted"),
         (("add", "C"), "needs an address"),
         (("add", "C", "--dicomweb", "https://a", "--dicom", "h:1"), "one way"),
-        (("add", "C", "--dicomweb", "https://a", "--ca", "/nowhere"), "cannot be read as PEM"),
         (("remove", "C"), "there is no destination C"),
         (("check", "C"), "takes no name: leave out C"),
         (("export", "DIR"), "say --referral"),
-        (("again", "--referral", "zz"), "say --referral"),
+        (("again", "--referral", "zz"), "there is no referral zz"),
         (("--once", "--referral", "zz"), "takes no --referral"),
         (("check", "--to", "C"), "takes no --to"),
         (("remove", "C", "--fhir", "https://a"), "takes no --fhir"),
@@ -325,6 +324,31 @@ def test_a_certificate_is_taken_with_what_a_tool_wrote_around_it(home, send, pem
     assert send(*words) == 0
     (kept,) = opened(home).mail.destinations()
     assert kept.fhir.authorities.split() == text.split()
+
+
+@pytest.mark.parametrize("words", [("list",), ("open", "{home}", "{home}/plain")])
+def test_no_passphrase_is_not_a_wrong_one(home, words, capsys):
+    """A service whose credential is not there said that the passphrase is wrong."""
+    (home / "000.dermparcel").touch()
+    (home / "empty").write_text("\n")
+    words = [word.format(home=home) for word in words]
+    place = [] if words[0] == "open" else ["--home", str(home)]
+    for name, said in (("empty", "there is no passphrase in {}"), ("none", "{}: No such file")):
+        path = str(home / name)
+        assert cli.main(["send", *words, *place, "--passphrase-file", path]) == 2
+        assert f"dermedge: {said.format(path)}" in capsys.readouterr().err
+
+
+def test_what_is_not_there_is_named(home, send, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for words in (("open", "nowhere", "plain"), ("add", "C", "--fhir", "https://a", "--ca", "no")):
+        with pytest.raises(FileNotFoundError, match="nowhere" if words[0] == "open" else "'no'"):
+            send(*words)
+
+
+def test_a_list_of_nothing_says_so(send, capsys):
+    assert send("list") == 0
+    assert capsys.readouterr().out == "nothing was sent yet\n"
 
 
 def test_two_senders_at_once_are_told(home, send):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -15,6 +16,14 @@ HOLE = 15.0  # mm, radius about the card's middle
 MARKER, MARGIN = 14.0, 3.0  # mm, side of a marker and its distance from the card's edge
 IDS = (7, 19, 23, 41)  # of the markers, clockwise from the upper left
 PAPERS = {"a4": (210.0, 297.0), "letter": (215.9, 279.4)}  # mm
+TITLE_AT = 28.0  # mm from the top of the page
+# What is printed below the card; the app prints it in its language.
+HOW = (
+    "This line must be 50 mm long. If it is not, print again at 100 % (actual size).",
+    "Cut along both dashed lines. Lay the card flat upon the skin, the lesion in the round hole, "
+    "and take the picture from straight above with all four squares in it. Take a new card for "
+    "each person.",
+)
 
 
 def marker_corners() -> np.ndarray:
@@ -38,17 +47,36 @@ def marker_cells() -> list[tuple[float, float, float]]:
 
 def write_card(path: str | Path, paper: str = "a4") -> None:
     """Write the card as a PDF page of `paper` ('a4' or 'letter') in its true size; needs fpdf2."""
-    from fpdf import FPDF, ViewerPreferences
+    from fpdf import FPDF
 
     from dermedge.files import write_atomic
 
-    width, height = PAPERS[paper]
-    left, top = (width - CARD) / 2, 60.0
-    pdf = FPDF(unit="mm", format=(width, height))
-    # Printers shrink pages to their margins unless they are told not to.
-    pdf.viewer_preferences = ViewerPreferences(print_scaling="None")
+    width, _height = PAPERS[paper]
+    pdf = FPDF(unit="mm", format=PAPERS[paper])
     pdf.set_title("dermedge size card")
     pdf.add_page()
+    below = draw_card(pdf, width)
+    pdf.set_font("Helvetica", "B", 16)
+    pdf.set_xy(25, TITLE_AT)
+    pdf.cell(width - 50, 8, "dermedge size card", align="C")
+    pdf.set_font("Helvetica", "", 10)
+    pdf.set_xy(25, below)
+    pdf.multi_cell(width - 50, 5, "\n\n".join((*HOW, DISCLAIMER)), align="C")
+    write_atomic(path, bytes(pdf.output()))
+
+
+def draw_card(pdf: Any, width: float) -> float:
+    """Draw the card and its line of 50 mm on a page so wide, in mm; where words may begin below.
+
+    `pdf` : a page of fpdf2, in mm.
+    """
+    from fpdf import ViewerPreferences
+
+    # Printers shrink pages to their margins unless they are told not to.
+    pdf.viewer_preferences = ViewerPreferences(print_scaling="None")
+    pdf.set_fill_color(0)
+    pdf.set_draw_color(0)
+    left, top = (width - CARD) / 2, 60.0
     for x, y, side in marker_cells():
         # A hair wider than the cell, so that no white line shows between two of them.
         pdf.rect(left + x, top + y, side + 0.01, side + 0.01, style="F")
@@ -62,21 +90,7 @@ def write_card(path: str | Path, paper: str = "a4") -> None:
     pdf.line(width / 2 - 25, ruled, width / 2 + 25, ruled)
     for x in (-25, 25):
         pdf.line(width / 2 + x, ruled - 2, width / 2 + x, ruled + 2)
-    pdf.set_font("Helvetica", "B", 16)
-    pdf.set_xy(25, 28)
-    pdf.cell(width - 50, 8, "dermedge size card", align="C")
-    pdf.set_font("Helvetica", "", 10)
-    pdf.set_xy(25, ruled + 4)
-    pdf.multi_cell(
-        width - 50,
-        5,
-        "This line must be 50 mm long. If it is not, print again at 100 % (actual size).\n\n"
-        "Cut along both dashed lines. Lay the card flat upon the skin, the lesion in the round "
-        "hole, and take the picture from straight above with all four squares in it. Take a new "
-        "card for each person.\n\n" + DISCLAIMER,
-        align="C",
-    )
-    write_atomic(path, bytes(pdf.output()))
+    return ruled + 4
 
 
 def _dictionary() -> cv2.aruco.Dictionary:

@@ -38,6 +38,7 @@ function speak(language) {
   document.querySelectorAll("[data-label]").forEach((one) =>
     one.setAttribute("aria-label", t(one.dataset.label)));
   $("disclaimer").textContent = t(DISCLAIMER);
+  $("card-link").href = `size-card-${language}.pdf`;
   for (const target of [$("terms"), $("about-terms")]) paragraphs(target, TERMS.map((x) => t(x)));
   const chosen = $("reference").value;
   $("reference").replaceChildren(...REFERENCES.map(([key, english, name]) =>

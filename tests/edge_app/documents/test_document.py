@@ -224,6 +224,7 @@ def test_a_case_is_written_in_the_language_of_the_app(tmp_path, shots):
     text = read(path)[0]
     for words in ("Bericht über eine Hautstelle", "weiblich", "Seit dem früheren Foto", "Balken"):
         assert words in text, words
+    assert "Modelldatei SHA-256" in text
     assert text.count("Risikoschätzung für die Forschung, keine Diagnose") == 2
 
 
