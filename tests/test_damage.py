@@ -419,6 +419,55 @@ def test_avif_of_more_than_8_bits_is_as_bright(bits):
     assert np.abs(read_image(data.tobytes()).pixels.astype(int) - skin(64, 48)).mean() < 8
 
 
+def with_properties(data: bytes, *added: bytes) -> bytes:
+    """An AVIF as Pillow writes it, with more boxes that say how its picture is turned."""
+    parts, start = bytearray(data), data.index(b"mdat") + 4
+    count = data.index(b"ipma") + 14
+    number = sum(data.count(name) for name in (b"ispe", b"pixi", b"av1C", b"colr"))
+    links = bytes(range(0x81 + number, 0x81 + number + len(added)))
+    listed = b"".join(struct.pack(">I", 4 + len(box)) + box for box in added)
+    parts[count] += len(added)
+    for name, content in ((b"ipma", links), (b"ipco", listed)):
+        at = parts.index(name) - 4
+        (size,) = struct.unpack_from(">I", parts, at)
+        parts[at + size : at + size] = content
+        for outer in {name, b"iprp", b"meta"}:
+            at = parts.index(outer) - 4
+            (size,) = struct.unpack_from(">I", parts, at)
+            struct.pack_into(">I", parts, at, size + len(content))
+    moved = struct.pack(">I", parts.index(b"mdat") + 4)
+    return bytes(parts.replace(struct.pack(">I", start), moved))
+
+
+TURN, MIRROR = b"irot\1", b"imir\1"  # a quarter to the left; left and right change places
+CROP = b"clap" + struct.pack(">IIIIiIiI", 40, 1, 30, 1, 16, 2, -10, 2)  # from (20, 4) on
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ((MIRROR, TURN), lambda whole: np.rot90(whole[:, ::-1])),
+        ((TURN, MIRROR), lambda whole: np.rot90(whole)[:, ::-1]),
+        ((CROP,), lambda whole: whole[4:34, 20:60]),
+        ((CROP, TURN), lambda whole: np.rot90(whole[4:34, 20:60])),
+    ],
+)
+def test_an_avif_is_turned_and_cropped_as_it_says(boxes, expected):
+    data = encode(skin(64, 48), "AVIF")
+    got = read_image(with_properties(data, *boxes))
+    assert (got.pixels == expected(read_image(data).pixels)).all()
+    assert (got.height, got.width) == got.pixels.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "numbers", [(40, 1, 30, 1, 80, 2, 0, 2), (40, 0, 30, 1, 0, 2, 0, 2), (0, 1, 0, 1, 0, 2, 0, 2)]
+)
+def test_an_avif_that_is_cropped_to_what_is_not_there(numbers):
+    data = encode(skin(64, 48), "AVIF")
+    cropped = with_properties(data, b"clap" + struct.pack(">IIIIiIiI", *numbers))
+    refuses(cropped, "damaged|too small")
+
+
 @pytest.mark.parametrize(
     "turn",
     [

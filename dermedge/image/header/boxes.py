@@ -14,10 +14,16 @@ from dermedge.image.header.tiff import read_exif, xmp_orientation
 
 @dataclass(frozen=True)
 class Iso:
-    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where coded pixels lie."""
+    """Of a HEIF or AVIF file.
+
+    colours : that 'nclx' boxes name. media : where coded pixels lie. turns : name and content of
+    the boxes by which the decoded picture is turned ('irot', 'imir') and cropped ('clap'), in
+    their order.
+    """
 
     colours: frozenset[Colours]
     media: tuple[tuple[int, int], ...]
+    turns: tuple[tuple[bytes, bytes], ...]
 
 
 def read_iso(data: bytes, kind: str) -> Iso:
@@ -25,27 +31,32 @@ def read_iso(data: bytes, kind: str) -> Iso:
     colours: set[Colours] = set()
     media: list[tuple[int, int]] = []
     notes: list[tuple[int, int]] = []
+    turns: tuple[tuple[bytes, bytes], ...] = ()
     described = False
     position = 0
     for _ in range(MAX_PARTS):
         if position >= len(data):
-            return Iso(frozenset(colours), _without(media, notes))
+            break
         try:
             box, body, end = _box(data, position, len(data))
         except (struct.error, ValueError):
             # What follows a picture is no part of it, be it a film or what a phone notes there.
             if described and media and data[position + 4 : position + 8] not in (b"meta", b"mdat"):
-                return Iso(frozenset(colours), _without(media, notes))
+                break
             raise cut_short(kind) from None
         if box == b"meta":
-            colours |= _colours(data, body + 4, end)
+            own = _properties(data, body + 4, end)
+            colours |= _colours(own, data[body + 4 : end])
             if not described:
                 notes = _notes(data, body + 4, end)
+                turns = tuple(part for part in own if part[0] in (b"irot", b"imir", b"clap"))
             described = True
         elif box == b"mdat":
             media.append((body, end))
         position = end
-    raise damaged(kind)
+    else:
+        raise damaged(kind)
+    return Iso(frozenset(colours), _without(media, notes), turns)
 
 
 def _box(data: bytes, at: int, most: int) -> tuple[bytes, int, int]:
@@ -72,11 +83,8 @@ def _boxes(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _colours(data: bytes, start: int, end: int) -> set[Colours]:
-    """What a 'meta' box names for its primary picture: a gain map has colours of its own.
-
-    Where nothing is named for that one, all that is.
-    """
+def _properties(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
+    """Name and content of what a 'meta' box gives its primary picture; nothing if it is broken."""
     try:
         inside = {name: place for name, *place in _boxes(data, start, end)}
         properties = {name: place for name, *place in _boxes(data, *inside[b"iprp"])}
@@ -86,11 +94,18 @@ def _colours(data: bytes, start: int, end: int) -> set[Colours]:
         at = inside[b"pitm"][0]
         (primary,) = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)
         given = _associated(data[slice(*properties[b"ipma"])], primary)
-        own = [listed[index - 1] for index in given]
-        named = [content[4:8] for name, content in own if (name, content[:4]) == (b"colr", b"nclx")]
+        return [listed[index - 1] for index in given]
     except (KeyError, IndexError, ValueError, struct.error):
-        named = []
-    named = named or re.findall(rb"colrnclx(....)", data[start:end], re.DOTALL)
+        return []
+
+
+def _colours(own: list[tuple[bytes, bytes]], meta: bytes) -> set[Colours]:
+    """What a 'meta' box names for its primary picture: a gain map has colours of its own.
+
+    Where nothing is named for that one, all that is.
+    """
+    named = [v[4:8] for name, v in own if (name, v[:4]) == (b"colr", b"nclx") and len(v) >= 8]
+    named = named or re.findall(rb"colrnclx(....)", meta, re.DOTALL)
     return {Colours(*struct.unpack(">HH", numbers)) for numbers in named}
 
 
