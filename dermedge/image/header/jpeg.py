@@ -70,6 +70,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
     frame: tuple[int, ...] | None = None
     exif = xmp = b""
     profile: list[bytes] = []
+    usual: list[bool] = []
     position = 2
     for _ in range(MAX_PARTS):
         fill = _FILL.match(data, position)
@@ -94,13 +95,16 @@ def _read_jpeg(data: bytes) -> Jpeg:
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", body):
             profile.append(data[body + 12 : end])
         elif marker == 0xC4:
-            _check_tables(data[body:end])
+            usual += _usual(data[body:end])
         elif marker == 0xDA:
             break
         position = end
     else:
         raise damaged("jpeg")
     if frame is None:
+        raise damaged("jpeg")
+    # Tables made for one picture may have the lengths of the usual ones, but then none is usual.
+    if any(usual) and not all(usual):
         raise damaged("jpeg")
     marker, bits, height, width, channels = frame
     if bits != 8 or marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
@@ -158,14 +162,15 @@ def _end_of_picture(data: bytes, position: int, progressive: bool) -> int | None
     return None
 
 
-def _check_tables(segment: bytes) -> None:
-    """That Huffman tables with the lengths of the usual ones have their values, too.
+def _usual(segment: bytes) -> list[bool]:
+    """Of each Huffman table with the lengths of a usual one, whether it has its values, too.
 
     A table of which two values changed places often gives a picture without any warning.
     """
+    usual = []
     while len(segment) >= 17:
         lengths = segment[1:17]
-        values, rest = segment[17 : 17 + sum(lengths)], segment[17 + sum(lengths) :]
-        if values != _USUAL_TABLES.get(lengths, values):
-            raise damaged("jpeg")
-        segment = rest
+        values, segment = segment[17 : 17 + sum(lengths)], segment[17 + sum(lengths) :]
+        if lengths in _USUAL_TABLES:
+            usual.append(values == _USUAL_TABLES[lengths])
+    return usual
