@@ -14,6 +14,7 @@ from PIL import Image
 from dermedge.image import decode
 from dermedge.image import read as reading
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
+from dermedge.image.header import png as png_header
 from dermedge.image.read import ImageError, read_image, read_mask
 
 
@@ -271,6 +272,25 @@ def test_headers_that_go_on_for_ever():
     refuses(b"RIFF" + size + b"WEBP" + b"NONE\0\0\0\0" * 1_000_000 + webp[12:])
     avif = encode(skin(64, 48), "AVIF")
     refuses(avif[:32] + b"\0\0\0\x08free" * 1_000_000)
+
+
+def test_what_a_header_holds_many_times_is_unpacked_once(monkeypatch):
+    """PNGs of 2 MB took a minute."""
+
+    def chunk(kind: bytes, name: bytes) -> bytes:
+        body = kind + name + zlib.compress(b"no EXIF")
+        return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+
+    png, unpacked, inflated = encode(skin(64, 48), "PNG"), [], png_header._inflated
+    monkeypatch.setattr(
+        png_header, "_inflated", lambda *part: unpacked.append(part) or inflated(*part)
+    )
+    notes = chunk(b"zTXt", b"Raw profile type exif\0\0")
+    notes += chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0")
+    notes += chunk(b"iCCP", b"icc\0\0")
+    with pytest.raises(ImageError, match="colour profile"):
+        read_image(png[:33] + notes * 20 + png[33:])
+    assert len(unpacked) == 3
 
 
 def test_tiff_directories_that_go_on_for_ever():

@@ -36,6 +36,7 @@ class Jpeg:
 
 
 _IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker among coded data
+_MOST_TABLES = 8 * (17 + 256)  # bytes of a segment that holds all that there may be
 _FILL = re.compile(rb"\xff+")
 # The Huffman tables of ITU-T T.81, K.3.3, which nearly all cameras use: code lengths to values.
 _USUAL_TABLES = {
@@ -68,7 +69,8 @@ def read_jpeg(data: bytes) -> Jpeg:
 
 def _read_jpeg(data: bytes) -> Jpeg:
     frame: tuple[int, ...] | None = None
-    exif = xmp = b""
+    xmp = b""
+    exif: list[bytes] = []
     profile: list[bytes] = []
     usual: list[bool] = []
     position = 2
@@ -89,13 +91,13 @@ def _read_jpeg(data: bytes) -> Jpeg:
             frame = (marker, *struct.unpack_from(">BHHB", data, body))
             factors = data[body + 7 : end : 3]
         elif marker == 0xE1 and data.startswith(b"Exif\0\0", body):
-            exif += data[body + 6 : end]
+            exif.append(data[body + 6 : end])
         elif marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", body):
             xmp = data[body:end]
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", body):
             profile.append(data[body + 12 : end])
         elif marker == 0xC4:
-            usual += _usual(data[body:end])
+            usual += _usual(data[body : min(end, body + _MOST_TABLES)])
         elif marker == 0xDA:
             break
         position = end
@@ -121,7 +123,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
         data = b"".join([data[: end - 3], b"\0\x3f\0", data[end:finish]])
     parts = sorted(profile)
     whole = parts and all(len(p) > 2 and p[1] == len(parts) for p in parts)
-    orientation, adobe_rgb = read_exif(exif)
+    orientation, adobe_rgb = read_exif(b"".join(exif))
     return Jpeg(
         width,
         height,
