@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -116,7 +117,10 @@ def test_a_shift_that_no_decoder_sees(block, step):
 
 
 def test_what_looks_like_a_shift_and_is_none():
+    lines = np.random.default_rng(5).normal(0, 20, (480, 3)).astype(np.float32)
+    video = skin() + cv2.resize(lines, (640, 480))[..., None]
     for picture in (
+        np.clip(video, 0, 255),
         np.repeat(np.arange(640, dtype=np.uint8)[None, :, None] // 3, 480, 0).repeat(3, 2),
         np.repeat(np.arange(480, dtype=np.uint8)[:, None, None] // 2, 640, 1).repeat(3, 2),
         np.where(np.arange(480)[:, None, None] < 160, skin(), 255 - skin()),
@@ -436,7 +440,6 @@ def test_avif_of_more_than_8_bits_is_as_bright(bits):
 
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
-    cv2 = pytest.importorskip("cv2")
     pixels = (skin(64, 48).astype(np.uint16) << (bits - 8))[..., ::-1]
     done, data = cv2.imencode(".avif", pixels, [cv2.IMWRITE_AVIF_DEPTH, bits])
     if not done:
