@@ -185,6 +185,15 @@ def test_a_whole_plain_picture_is_not_called_damaged_alone():
     refuses(data, "or shows a large plain area: copy the file again, or save it as PNG")
 
 
+@pytest.mark.parametrize("kind", ["HEIC", "AVIF"])
+def test_zeros_beside_coded_pixels_are_no_damage(kind):
+    """What a camera leaves free for later, or a program blanked."""
+    data = encode(skin(), kind)
+    at = data.index(b"mdat") - 4
+    size = struct.pack(">I", len(data) - at + 4000)
+    assert read_image(data[:at] + size + data[at + 4 :] + bytes(4000)).width == 640
+
+
 def test_zeros_in_exif_are_no_damage():
     exif = b"Exif\0\0MM\0*\0\0\0\x08\0\0\0\0\0\0" + bytes(3000)
     for kind in ("AVIF", "WEBP"):

@@ -30,7 +30,7 @@ def read_iso(data: bytes, kind: str) -> Iso:
     """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
     colours: set[Colours] = set()
     media: list[tuple[int, int]] = []
-    notes: list[tuple[int, int]] = []
+    coded: list[tuple[int, int]] = []
     turns: tuple[tuple[bytes, bytes], ...] = ()
     described = False
     position = 0
@@ -48,7 +48,7 @@ def read_iso(data: bytes, kind: str) -> Iso:
             own = _properties(data, body + 4, end)
             colours |= _colours(own, data[body + 4 : end])
             if not described:
-                notes = _notes(data, body + 4, end)
+                coded = _coded(data, body + 4, end)
                 turns = tuple(part for part in own if part[0] in (b"irot", b"imir", b"clap"))
             described = True
         elif box == b"mdat":
@@ -56,7 +56,7 @@ def read_iso(data: bytes, kind: str) -> Iso:
         position = end
     else:
         raise damaged(kind)
-    return Iso(frozenset(colours), _without(media, notes), turns)
+    return Iso(frozenset(colours), tuple(coded or media), turns)
 
 
 def _box(data: bytes, at: int, most: int) -> tuple[bytes, int, int]:
@@ -128,11 +128,11 @@ def _associated(data: bytes, item: int) -> list[int]:
     return []
 
 
-_MOST_NOTES = 100  # of one file; real ones have one or two
+def _coded(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """Where the coded pixels that a 'meta' box names lie, each byte once; nothing if it is broken.
 
-
-def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
-    """Where what a 'meta' box says is no picture lies: EXIF and XMP; nothing if that is broken."""
+    EXIF, XMP and what else lies among them, or nobody names, may hold anything.
+    """
     at = 0
 
     def number(size: int) -> int:
@@ -143,12 +143,12 @@ def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
     try:
         inside = {name: place for name, *place in _boxes(data, start, end)}
         at, end = inside[b"iinf"]
-        others = set()
+        pictures = set()
         for _, body, _ in _boxes(data, at + (8 if data[at] else 6), end):
             at = body + 4
             item = number(4 if data[body] == 3 else 2)
-            if data[at + 2 : at + 6] in (b"Exif", b"mime", b"uri "):
-                others.add(item)
+            if data[at + 2 : at + 6] in (b"hvc1", b"hev1", b"av01"):
+                pictures.add(item)
         at, end = inside[b"iloc"]
         end = min(end, at + 16 * MAX_PARTS)
         version = number(4) >> 24
@@ -158,33 +158,24 @@ def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
         places: list[tuple[int, int]] = []
         for _ in range(min(number(wide), MAX_PARTS)):
             item = number(wide)
-            number(4 if version else 2)
+            in_file = not version or not number(2) & 15
+            number(2)
             first = number(base)
             for _ in range(number(2)):
-                if not length or at >= end or len(places) > _MOST_NOTES:
+                if not length or at >= end:
                     return []
                 number(index if version else 0)
                 begin = first + number(offset)
                 place = begin, begin + number(length)
-                if item in others:
+                if item in pictures and in_file:
                     places.append(place)
     except (KeyError, IndexError, ValueError, struct.error):
         return []
-    return places
-
-
-def _without(
-    places: Iterable[tuple[int, int]], notes: Iterable[tuple[int, int]]
-) -> tuple[tuple[int, int], ...]:
-    """What is left of each (start, end)."""
-    for start, end in notes:
-        places = [
-            part
-            for low, high in places
-            for part in ((low, min(high, start)), (max(low, end), high))
-            if part[0] < part[1]
-        ]
-    return tuple(places)
+    coded, most = [], 0
+    for begin, end in sorted(places):
+        coded.append((max(begin, most), end))
+        most = max(most, end)
+    return coded
 
 
 @dataclass(frozen=True)
