@@ -110,18 +110,18 @@ class Stopwatch:
         return {**self.spent, "total": round((time.perf_counter() - self.begun) * 1000, 3)}
 
 
-def crop_frame(picture: Picture, side: int = SIDE) -> Cropped:
+def crop_frame(picture: Picture, side: int = SIDE, written: bool = True) -> Cropped:
     """Leave out a plain frame: it would be judged as too bright or too dark.
 
-    `side` px is the most that any stage needs of the whole picture.
+    `side` px is the most that any stage needs of the whole picture; `written` as `inner` takes it.
     """
     pixels = picture.pixels
-    x, y, across, down = inner(pixels)
+    x, y, across, down = inner(pixels, written)
     part = pixels[y : y + down, x : x + across]
     view = working(part, side)
     if view.shape != part.shape:  # in the smaller copy, noise no longer hides a frame
         factor = across // view.shape[1]
-        left, top, across, down = (factor * value for value in inner(view))
+        left, top, across, down = (factor * value for value in inner(view, written))
         x, y = x + left, y + top
     if (down, across) == pixels.shape[:2]:
         return Cropped(pixels, picture.width)
@@ -408,7 +408,7 @@ class Analyzer:
         with clock.stage("decode"):
             picture = source if isinstance(source, Picture) else read_image(source)
         with clock.stage("prepare"):
-            cropped = crop_frame(picture, self._side)
+            cropped = crop_frame(picture, self._side, written=reference is None)
         scaled = Scaled(cropped.pixels)
         if px_per_mm is not None:
             scale = {"reference": "given", "px_per_mm": px_per_mm, "reason": ""}

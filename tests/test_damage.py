@@ -7,6 +7,7 @@ import os
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,6 +15,7 @@ from PIL import Image
 from dermedge.image import decode
 from dermedge.image import read as reading
 from dermedge.image.colour import DISPLAY_P3, matrix_profile
+from dermedge.image.header import png as png_header
 from dermedge.image.read import ImageError, read_image, read_mask
 
 
@@ -91,8 +93,13 @@ def test_a_wrong_huffman_table():
             broken[first], broken[second] = broken[second], broken[first]
             refuses(bytes(broken), "damaged")
         at = JPEG.find(b"\xff\xc4", at) + 5
-    # Tables made for one picture are not the usual ones.
-    assert read_image(encode(skin(), "JPEG", optimize=True)).width == 640
+    # Tables made for one picture are not the usual ones, though one may have their lengths.
+    own = bytearray(encode(skin(), "JPEG", optimize=True))
+    assert read_image(bytes(own)).width == 640
+    at = own.index(b"\xff\xc4")
+    table = bytes.fromhex("0000010501010101010100000000000000") + bytes([*range(1, 12), 0])
+    own[at:at] = struct.pack(">HH", 0xFFC4, 2 + len(table)) + table  # the next one replaces it
+    assert read_image(bytes(own)).width == 640
 
 
 def shifted(block: int, step: int) -> bytes:
@@ -110,7 +117,10 @@ def test_a_shift_that_no_decoder_sees(block, step):
 
 
 def test_what_looks_like_a_shift_and_is_none():
+    lines = np.random.default_rng(5).normal(0, 20, (480, 3)).astype(np.float32)
+    video = skin() + cv2.resize(lines, (640, 480))[..., None]
     for picture in (
+        np.clip(video, 0, 255),
         np.repeat(np.arange(640, dtype=np.uint8)[None, :, None] // 3, 480, 0).repeat(3, 2),
         np.repeat(np.arange(480, dtype=np.uint8)[:, None, None] // 2, 640, 1).repeat(3, 2),
         np.where(np.arange(480)[:, None, None] < 160, skin(), 255 - skin()),
@@ -173,6 +183,15 @@ def test_zeros_in_coded_pixels(kind):
 def test_a_whole_plain_picture_is_not_called_damaged_alone():
     data = encode(np.zeros((450, 600, 3), np.uint8), "WEBP", quality=100, method=0)
     refuses(data, "or shows a large plain area: copy the file again, or save it as PNG")
+
+
+@pytest.mark.parametrize("kind", ["HEIC", "AVIF"])
+def test_zeros_beside_coded_pixels_are_no_damage(kind):
+    """What a camera leaves free for later, or a program blanked."""
+    data = encode(skin(), kind)
+    at = data.index(b"mdat") - 4
+    size = struct.pack(">I", len(data) - at + 4000)
+    assert read_image(data[:at] + size + data[at + 4 :] + bytes(4000)).width == 640
 
 
 def test_zeros_in_exif_are_no_damage():
@@ -266,6 +285,25 @@ def test_headers_that_go_on_for_ever():
     refuses(b"RIFF" + size + b"WEBP" + b"NONE\0\0\0\0" * 1_000_000 + webp[12:])
     avif = encode(skin(64, 48), "AVIF")
     refuses(avif[:32] + b"\0\0\0\x08free" * 1_000_000)
+
+
+def test_what_a_header_holds_many_times_is_unpacked_once(monkeypatch):
+    """PNGs of 2 MB took a minute."""
+
+    def chunk(kind: bytes, name: bytes) -> bytes:
+        body = kind + name + zlib.compress(b"no EXIF")
+        return struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+
+    png, unpacked, inflated = encode(skin(64, 48), "PNG"), [], png_header._inflated
+    monkeypatch.setattr(
+        png_header, "_inflated", lambda *part: unpacked.append(part) or inflated(*part)
+    )
+    notes = chunk(b"zTXt", b"Raw profile type exif\0\0")
+    notes += chunk(b"iTXt", b"XML:com.adobe.xmp\0\1\0\0\0")
+    notes += chunk(b"iCCP", b"icc\0\0")
+    with pytest.raises(ImageError, match="colour profile"):
+        read_image(png[:33] + notes * 20 + png[33:])
+    assert len(unpacked) == 3
 
 
 def test_tiff_directories_that_go_on_for_ever():
@@ -411,12 +449,60 @@ def test_avif_of_more_than_8_bits_is_as_bright(bits):
 
     if not features.check("avif"):
         pytest.skip("this Pillow reads no AVIF")
-    cv2 = pytest.importorskip("cv2")
     pixels = (skin(64, 48).astype(np.uint16) << (bits - 8))[..., ::-1]
     done, data = cv2.imencode(".avif", pixels, [cv2.IMWRITE_AVIF_DEPTH, bits])
     if not done:
         pytest.skip("this OpenCV writes no AVIF")
     assert np.abs(read_image(data.tobytes()).pixels.astype(int) - skin(64, 48)).mean() < 8
+
+
+def with_properties(data: bytes, *added: bytes) -> bytes:
+    """An AVIF as Pillow writes it, with more boxes that say how its picture is turned."""
+    parts, start = bytearray(data), data.index(b"mdat") + 4
+    count = data.index(b"ipma") + 14
+    number = sum(data.count(name) for name in (b"ispe", b"pixi", b"av1C", b"colr"))
+    links = bytes(range(0x81 + number, 0x81 + number + len(added)))
+    listed = b"".join(struct.pack(">I", 4 + len(box)) + box for box in added)
+    parts[count] += len(added)
+    for name, content in ((b"ipma", links), (b"ipco", listed)):
+        at = parts.index(name) - 4
+        (size,) = struct.unpack_from(">I", parts, at)
+        parts[at + size : at + size] = content
+        for outer in {name, b"iprp", b"meta"}:
+            at = parts.index(outer) - 4
+            (size,) = struct.unpack_from(">I", parts, at)
+            struct.pack_into(">I", parts, at, size + len(content))
+    moved = struct.pack(">I", parts.index(b"mdat") + 4)
+    return bytes(parts.replace(struct.pack(">I", start), moved))
+
+
+TURN, MIRROR = b"irot\1", b"imir\1"  # a quarter to the left; left and right change places
+CROP = b"clap" + struct.pack(">IIIIiIiI", 40, 1, 30, 1, 16, 2, -10, 2)  # from (20, 4) on
+
+
+@pytest.mark.parametrize(
+    ("boxes", "expected"),
+    [
+        ((MIRROR, TURN), lambda whole: np.rot90(whole[:, ::-1])),
+        ((TURN, MIRROR), lambda whole: np.rot90(whole)[:, ::-1]),
+        ((CROP,), lambda whole: whole[4:34, 20:60]),
+        ((CROP, TURN), lambda whole: np.rot90(whole[4:34, 20:60])),
+    ],
+)
+def test_an_avif_is_turned_and_cropped_as_it_says(boxes, expected):
+    data = encode(skin(64, 48), "AVIF")
+    got = read_image(with_properties(data, *boxes))
+    assert (got.pixels == expected(read_image(data).pixels)).all()
+    assert (got.height, got.width) == got.pixels.shape[:2]
+
+
+@pytest.mark.parametrize(
+    "numbers", [(40, 1, 30, 1, 80, 2, 0, 2), (40, 0, 30, 1, 0, 2, 0, 2), (0, 1, 0, 1, 0, 2, 0, 2)]
+)
+def test_an_avif_that_is_cropped_to_what_is_not_there(numbers):
+    data = encode(skin(64, 48), "AVIF")
+    cropped = with_properties(data, b"clap" + struct.pack(">IIIIiIiI", *numbers))
+    refuses(cropped, "damaged|too small")
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -63,6 +64,29 @@ def test_frames_of_every_colour_on_every_side(colour, sides):
     assert abs(y - sides["top"]) <= 2
     assert abs(width - 300) <= 3
     assert abs(height - 220) <= 3
+
+
+@pytest.mark.parametrize("colour", [(0, 0, 0), (255, 255, 255), (40, 40, 44)])
+def test_a_screenshots_bars_may_have_words_and_signs(colour):
+    """Half of such pictures got another triage, or were refused as too bright."""
+    whole, ink = framed(skin(), 180, 160, 0, 0, colour), [255 - colour[0]] * 3
+    cv2.putText(whole, "12:34", (12, 24), cv2.FONT_HERSHEY_SIMPLEX, 0.5, ink, 2, cv2.LINE_AA)
+    cv2.putText(
+        whole, "3. March 2026", (60, 56), cv2.FONT_HERSHEY_SIMPLEX, 0.6, ink, 1, cv2.LINE_AA
+    )
+    for x in (40, 150, 260):
+        cv2.circle(whole, (x, 510), 9, ink, 2, cv2.LINE_AA)
+    whole[545:549, 100:200] = ink
+    assert inner(whole) == (0, 180, 300, 220)
+    x, y, width, height = inner(as_jpeg(whole))
+    assert (x, width) == (0, 300)
+    assert abs(y - 180) <= 2
+    assert abs(height - 220) <= 3
+    # A ruler along a side looks so, too.
+    assert inner(whole, written=False) == (0, 0, 300, 560)
+    # Of what fills the bar to its end, nobody knows what it is.
+    whole[100:180, 80:220] = 90
+    assert inner(whole)[1] == 0
 
 
 def test_a_frame_within_a_frame():

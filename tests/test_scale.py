@@ -67,6 +67,14 @@ def test_skin_without_a_reference_has_no_scale(reference, seed):
         find(drawn.image, reference)
 
 
+def test_a_dermoscopes_round_view_is_no_coin():
+    """It was taken for one, and drawn over."""
+    round_view = cv2.circle(np.zeros((480, 640, 3), np.uint8), (300, 240), 130, (1, 1, 1), -1)
+    skin = draw(0, style="dermoscopy", size=(480, 640), label="nv").image
+    with pytest.raises(ScaleError, match="no coin"):
+        find(cv2.GaussianBlur(skin * round_view, (0, 0), 2), "coin-1-euro")
+
+
 def test_real_pictures_without_a_coin_have_no_scale(shared_data):
     paths = sorted((shared_data / "PAD-UFES-20" / "images").rglob("*.jpg"))[::30]
     paths += sorted((shared_data / "HAM10000").glob("HAM10000_images_*/*.jpg"))[::400]

@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import functools
 import io
+import math
+import struct
 import zlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import cv2
@@ -241,11 +243,41 @@ def _open_avif(data: bytes) -> Opened:
             code="image_unsupported",
         )
     picture = _with_pillow(AvifImageFile, data, "avif")
-    exif, xmp = picture.info.get("exif", b""), picture.info.get("xmp", b"")
     boxes.check_zeros(data, "avif", iso.media, 256)
-    orientation = read_exif(exif)[0] or xmp_orientation(xmp)
-    extra = 8 * picture.width * picture.height
-    return _from_pillow("avif", picture, picture.size, orientation, extra, iso.colours)
+    extra = (12 if iso.turns else 8) * picture.width * picture.height
+    if not iso.turns:
+        exif, xmp = picture.info.get("exif", b""), picture.info.get("xmp", b"")
+        orientation = read_exif(exif)[0] or xmp_orientation(xmp)
+        return _from_pillow("avif", picture, picture.size, orientation, extra, iso.colours)
+    # Pillow never crops, and takes each turn for one before each mirroring.
+    stored = _from_pillow("avif", picture, picture.size, None, extra, iso.colours)
+    with _decoding("avif"):
+        height, width = _turned(np.broadcast_to(np.uint8(0), picture.size[::-1]), iso.turns).shape
+    check_size("avif", width, height)
+
+    def decode(factor: int) -> np.ndarray:
+        return np.ascontiguousarray(_turned(stored.decode(factor), iso.turns))
+
+    return replace(stored, width=width, height=height, decode=decode)
+
+
+def _turned(samples: np.ndarray, turns: Iterable[tuple[bytes, bytes]]) -> np.ndarray:
+    """A view of samples, turned and cropped as the boxes `turns` say (ISO/IEC 23008-12, 6.5)."""
+    for name, content in turns:
+        if name == b"irot":
+            samples = np.rot90(samples, content[0] & 3)
+        elif name == b"imir":
+            samples = samples[:, ::-1] if content[0] & 1 else samples[::-1]
+        else:
+            w, per_w, h, per_h, x, per_x, y, per_y = struct.unpack(">IIIIiIiI", content)
+            # Offsets are between the middles of both.
+            top = math.floor((samples.shape[0] - h / per_h) / 2 + y / per_y)
+            left = math.floor((samples.shape[1] - w / per_w) / 2 + x / per_x)
+            bottom, right = top + round(h / per_h), left + round(w / per_w)
+            if min(top, left) < 0 or bottom > samples.shape[0] or right > samples.shape[1]:
+                raise headers.damaged("avif")
+            samples = samples[top:bottom, left:right]
+    return samples
 
 
 def _open_bmp(data: bytes) -> Opened:

@@ -11,6 +11,7 @@ import numpy as np
 _SAMPLES = 256  # px of a line that are looked at
 _NEAR = 12  # levels that JPEG may add to a plain colour
 _PLAIN = 0.97  # share of a line's px that are near its colour
+_WRITTEN = 0.45  # share of a line's px that words and signs upon a bar may take
 _SMOOTH = 3  # levels by which half of a frame's px may differ from its colour: skin is rougher
 _FAR = 20  # levels by which the picture differs from the frame at its edge
 _EDGE = 0.85  # share of the edge's px that do
@@ -21,21 +22,23 @@ _LEFT = 0.3  # of each side that must be left
 _ROUNDS = 3  # frames within frames
 
 
-def inner(image: np.ndarray) -> tuple[int, int, int, int]:
+def inner(image: np.ndarray, written: bool = True) -> tuple[int, int, int, int]:
     """(x, y, width, height) in px of what a plain frame leaves of a picture.
 
-    The frame may be of any colour, on one side or several, with the noise of JPEG. What is found
-    has no frame of its own. All of the picture where there is none.
+    The frame may be of any colour, on one side or several, with the noise of JPEG; upon a black,
+    white or gray one there may be words and signs, as in a screenshot. What is found has no frame
+    of its own. All of the picture where there is none.
 
     Parameters
     ----------
     image : uint8 (h, w, 3) RGB.
+    written : whether there may be words and signs: a ruler that lies along a side looks so, too.
     """
     height, width = image.shape[:2]
     left, top, right, bottom = 0, 0, width, height
     for _ in range(_ROUNDS):
         part = image[top:bottom, left:right]
-        a, b, c, d = _margins(part)
+        a, b, c, d = _margins(part, _WRITTEN if written else 1 - _PLAIN)
         least_height, least_width = _LEFT * height, _LEFT * width
         if (a, b, c, d) == (0, 0, 0, 0):
             break
@@ -45,17 +48,17 @@ def inner(image: np.ndarray) -> tuple[int, int, int, int]:
     return left, top, right - left, bottom - top
 
 
-def _margins(image: np.ndarray) -> tuple[int, int, int, int]:
+def _margins(image: np.ndarray, most: float) -> tuple[int, int, int, int]:
     """Px of frame at top, bottom, left and right."""
     height, width = image.shape[:2]
-    top, top_colour = _plain(image)
-    bottom, bottom_colour = _plain(image[::-1])
+    top, top_colour = _plain(image, most)
+    bottom, bottom_colour = _plain(image[::-1], most)
     rows = slice(top, height - bottom)
     if rows.start >= rows.stop:
         return 0, 0, 0, 0
     lying = image[rows].swapaxes(0, 1)
-    left, left_colour = _plain(lying)
-    right, right_colour = _plain(lying[::-1])
+    left, left_colour = _plain(lying, most)
+    right, right_colour = _plain(lying[::-1], most)
     columns = slice(left, width - right)
     if columns.start >= columns.stop:
         return 0, 0, 0, 0
@@ -80,8 +83,11 @@ def _distance(pixels: np.ndarray, colour: np.ndarray) -> np.ndarray:
     return farthest
 
 
-def _plain(lines: np.ndarray) -> tuple[int, np.ndarray]:
-    """How many lines from the first on are of one colour, and which."""
+def _plain(lines: np.ndarray, most: float) -> tuple[int, np.ndarray]:
+    """How many lines from the first on are of one colour, and which.
+
+    most : share of a line's px that may be of others, where words may stand.
+    """
     few = np.sort(lines[0, :: max(1, lines.shape[1] // 32), 1].astype(np.int16))
     if few[-(len(few) // 8) - 1] - few[len(few) // 8] > 2 * _NEAR:  # nearly all pictures
         return 0, few
@@ -89,12 +95,32 @@ def _plain(lines: np.ndarray) -> tuple[int, np.ndarray]:
     colour = np.median(first[0], axis=0)
     if (_distance(first, colour) > _NEAR).mean() > 1 - _PLAIN:  # most of the others
         return 0, colour
+    # Words stand upon black, white or gray; skin is never so even in all three channels.
+    if np.ptp(colour) > _NEAR:
+        most = 1 - _PLAIN
+    shares = np.zeros(0)  # of each line's px that are not near its colour
     for start in range(0, len(lines), _SOFT):
         off = _distance(_sampled(lines[start : start + _SOFT]), colour) > _NEAR
-        other = np.flatnonzero(off.mean(axis=1) > 1 - _PLAIN)
-        if len(other):
-            return start + int(other[0]), colour
-    return len(lines), colour
+        shares = np.append(shares, off.mean(axis=1))
+        if shares[start:].max() > most:
+            break
+    return _bar(shares, most, round(_LEAST * len(lines))), colour
+
+
+def _bar(shares: np.ndarray, most: float, least: int) -> int:
+    """How many lines a bar has; `shares` of each line's px are not of its colour.
+
+    Words and signs upon it, as on a screenshot, take up to `most` of a line and leave `least` lines
+    free before the bar's end.
+    """
+    plain = shares <= 1 - _PLAIN
+    first = len(plain) if plain.all() else int(plain.argmin())
+    if shares.max() <= most:  # it has no end
+        return first
+    end = int((shares > most).argmax())
+    last = end - int(plain[:end][::-1].argmax())
+    free = plain[max(0, last - least) : last].all() and plain[:last].mean() >= 0.5
+    return last if free and end - last <= _SOFT else first
 
 
 def _edge(lines: np.ndarray, count: int, colour: np.ndarray) -> int:

@@ -14,38 +14,49 @@ from dermedge.image.header.tiff import read_exif, xmp_orientation
 
 @dataclass(frozen=True)
 class Iso:
-    """Of a HEIF or AVIF file: colour spaces that 'nclx' boxes name, and where coded pixels lie."""
+    """Of a HEIF or AVIF file.
+
+    colours : that 'nclx' boxes name. media : where coded pixels lie. turns : name and content of
+    the boxes by which the decoded picture is turned ('irot', 'imir') and cropped ('clap'), in
+    their order.
+    """
 
     colours: frozenset[Colours]
     media: tuple[tuple[int, int], ...]
+    turns: tuple[tuple[bytes, bytes], ...]
 
 
 def read_iso(data: bytes, kind: str) -> Iso:
     """Raises ImageError where the file is cut short (ISO/IEC 14496-12, 23008-12)."""
     colours: set[Colours] = set()
     media: list[tuple[int, int]] = []
-    notes: list[tuple[int, int]] = []
+    coded: list[tuple[int, int]] = []
+    turns: tuple[tuple[bytes, bytes], ...] = ()
     described = False
     position = 0
     for _ in range(MAX_PARTS):
         if position >= len(data):
-            return Iso(frozenset(colours), _without(media, notes))
+            break
         try:
             box, body, end = _box(data, position, len(data))
         except (struct.error, ValueError):
             # What follows a picture is no part of it, be it a film or what a phone notes there.
             if described and media and data[position + 4 : position + 8] not in (b"meta", b"mdat"):
-                return Iso(frozenset(colours), _without(media, notes))
+                break
             raise cut_short(kind) from None
         if box == b"meta":
-            colours |= _colours(data, body + 4, end)
+            own = _properties(data, body + 4, end)
+            colours |= _colours(own, data[body + 4 : end])
             if not described:
-                notes = _notes(data, body + 4, end)
+                coded = _coded(data, body + 4, end)
+                turns = tuple(part for part in own if part[0] in (b"irot", b"imir", b"clap"))
             described = True
         elif box == b"mdat":
             media.append((body, end))
         position = end
-    raise damaged(kind)
+    else:
+        raise damaged(kind)
+    return Iso(frozenset(colours), tuple(coded or media), turns)
 
 
 def _box(data: bytes, at: int, most: int) -> tuple[bytes, int, int]:
@@ -72,11 +83,8 @@ def _boxes(data: bytes, at: int, end: int) -> list[tuple[bytes, int, int]]:
     return found
 
 
-def _colours(data: bytes, start: int, end: int) -> set[Colours]:
-    """What a 'meta' box names for its primary picture: a gain map has colours of its own.
-
-    Where nothing is named for that one, all that is.
-    """
+def _properties(data: bytes, start: int, end: int) -> list[tuple[bytes, bytes]]:
+    """Name and content of what a 'meta' box gives its primary picture; nothing if it is broken."""
     try:
         inside = {name: place for name, *place in _boxes(data, start, end)}
         properties = {name: place for name, *place in _boxes(data, *inside[b"iprp"])}
@@ -86,11 +94,18 @@ def _colours(data: bytes, start: int, end: int) -> set[Colours]:
         at = inside[b"pitm"][0]
         (primary,) = struct.unpack_from(">I" if data[at] else ">H", data, at + 4)
         given = _associated(data[slice(*properties[b"ipma"])], primary)
-        own = [listed[index - 1] for index in given]
-        named = [content[4:8] for name, content in own if (name, content[:4]) == (b"colr", b"nclx")]
+        return [listed[index - 1] for index in given]
     except (KeyError, IndexError, ValueError, struct.error):
-        named = []
-    named = named or re.findall(rb"colrnclx(....)", data[start:end], re.DOTALL)
+        return []
+
+
+def _colours(own: list[tuple[bytes, bytes]], meta: bytes) -> set[Colours]:
+    """What a 'meta' box names for its primary picture: a gain map has colours of its own.
+
+    Where nothing is named for that one, all that is.
+    """
+    named = [v[4:8] for name, v in own if (name, v[:4]) == (b"colr", b"nclx") and len(v) >= 8]
+    named = named or re.findall(rb"colrnclx(....)", meta, re.DOTALL)
     return {Colours(*struct.unpack(">HH", numbers)) for numbers in named}
 
 
@@ -113,11 +128,11 @@ def _associated(data: bytes, item: int) -> list[int]:
     return []
 
 
-_MOST_NOTES = 100  # of one file; real ones have one or two
+def _coded(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
+    """Where the coded pixels that a 'meta' box names lie, each byte once; nothing if it is broken.
 
-
-def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
-    """Where what a 'meta' box says is no picture lies: EXIF and XMP; nothing if that is broken."""
+    EXIF, XMP and what else lies among them, or nobody names, may hold anything.
+    """
     at = 0
 
     def number(size: int) -> int:
@@ -128,12 +143,12 @@ def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
     try:
         inside = {name: place for name, *place in _boxes(data, start, end)}
         at, end = inside[b"iinf"]
-        others = set()
+        pictures = set()
         for _, body, _ in _boxes(data, at + (8 if data[at] else 6), end):
             at = body + 4
             item = number(4 if data[body] == 3 else 2)
-            if data[at + 2 : at + 6] in (b"Exif", b"mime", b"uri "):
-                others.add(item)
+            if data[at + 2 : at + 6] in (b"hvc1", b"hev1", b"av01"):
+                pictures.add(item)
         at, end = inside[b"iloc"]
         end = min(end, at + 16 * MAX_PARTS)
         version = number(4) >> 24
@@ -143,33 +158,24 @@ def _notes(data: bytes, start: int, end: int) -> list[tuple[int, int]]:
         places: list[tuple[int, int]] = []
         for _ in range(min(number(wide), MAX_PARTS)):
             item = number(wide)
-            number(4 if version else 2)
+            in_file = not version or not number(2) & 15
+            number(2)
             first = number(base)
             for _ in range(number(2)):
-                if not length or at >= end or len(places) > _MOST_NOTES:
+                if not length or at >= end:
                     return []
                 number(index if version else 0)
                 begin = first + number(offset)
                 place = begin, begin + number(length)
-                if item in others:
+                if item in pictures and in_file:
                     places.append(place)
     except (KeyError, IndexError, ValueError, struct.error):
         return []
-    return places
-
-
-def _without(
-    places: Iterable[tuple[int, int]], notes: Iterable[tuple[int, int]]
-) -> tuple[tuple[int, int], ...]:
-    """What is left of each (start, end)."""
-    for start, end in notes:
-        places = [
-            part
-            for low, high in places
-            for part in ((low, min(high, start)), (max(low, end), high))
-            if part[0] < part[1]
-        ]
-    return tuple(places)
+    coded, most = [], 0
+    for begin, end in sorted(places):
+        coded.append((max(begin, most), end))
+        most = max(most, end)
+    return coded
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ class Jpeg:
 
 
 _IN_SCAN = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # a marker among coded data
+_MOST_TABLES = 8 * (17 + 256)  # bytes of a segment that holds all that there may be
 _FILL = re.compile(rb"\xff+")
 # The Huffman tables of ITU-T T.81, K.3.3, which nearly all cameras use: code lengths to values.
 _USUAL_TABLES = {
@@ -70,8 +71,10 @@ def read_jpeg(data: bytes) -> Jpeg:
 
 def _read_jpeg(data: bytes) -> Jpeg:
     frame: tuple[int, ...] | None = None
-    exif = xmp = b""
+    xmp = b""
+    exif: list[bytes] = []
     profile: list[bytes] = []
+    usual: list[bool] = []
     position = 2
     for _ in range(MAX_PARTS):
         fill = _FILL.match(data, position)
@@ -90,19 +93,22 @@ def _read_jpeg(data: bytes) -> Jpeg:
             frame = (marker, *struct.unpack_from(">BHHB", data, body))
             factors = data[body + 7 : end : 3]
         elif marker == 0xE1 and data.startswith(b"Exif\0\0", body):
-            exif += data[body + 6 : end]
+            exif.append(data[body + 6 : end])
         elif marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", body):
             xmp = data[body:end]
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", body):
             profile.append(data[body + 12 : end])
         elif marker == 0xC4:
-            _check_tables(data[body:end])
+            usual += _usual(data[body : min(end, body + _MOST_TABLES)])
         elif marker == 0xDA:
             break
         position = end
     else:
         raise damaged("jpeg")
     if frame is None:
+        raise damaged("jpeg")
+    # Tables made for one picture may have the lengths of the usual ones, but then none is usual.
+    if any(usual) and not all(usual):
         raise damaged("jpeg")
     marker, bits, height, width, channels = frame
     if bits != 8 or marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
@@ -119,7 +125,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
         data = b"".join([data[: end - 3], b"\0\x3f\0", data[end:finish]])
     parts = sorted(profile)
     whole = parts and all(len(p) > 2 and p[1] == len(parts) for p in parts)
-    orientation, adobe_rgb = read_exif(exif)
+    orientation, adobe_rgb = read_exif(b"".join(exif))
     return Jpeg(
         width,
         height,
@@ -161,14 +167,15 @@ def _end_of_picture(data: bytes, position: int, progressive: bool) -> int | None
     return None
 
 
-def _check_tables(segment: bytes) -> None:
-    """That Huffman tables with the lengths of the usual ones have their values, too.
+def _usual(segment: bytes) -> list[bool]:
+    """Of each Huffman table with the lengths of a usual one, whether it has its values, too.
 
     A table of which two values changed places often gives a picture without any warning.
     """
+    usual = []
     while len(segment) >= 17:
         lengths = segment[1:17]
-        values, rest = segment[17 : 17 + sum(lengths)], segment[17 + sum(lengths) :]
-        if values != _USUAL_TABLES.get(lengths, values):
-            raise damaged("jpeg")
-        segment = rest
+        values, segment = segment[17 : 17 + sum(lengths)], segment[17 + sum(lengths) :]
+        if lengths in _USUAL_TABLES:
+            usual.append(values == _USUAL_TABLES[lengths])
+    return usual

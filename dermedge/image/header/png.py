@@ -111,7 +111,8 @@ def read_png(data: bytes) -> Png:
     profile = gamma = corners = key = None
     colours: set[Colours] = set()
     standard = False
-    exif = xmp = b""
+    exif: bytes | None = None
+    xmp: bytes | None = None
     for number, (kind, start, end) in enumerate(_png_chunks(data)):
         if (kind == b"IHDR") != (number == 0):
             raise damaged("png")
@@ -131,7 +132,7 @@ def read_png(data: bytes) -> Png:
                 key = tuple(value & ((1 << bits) - 1) for value in values)
         elif kind == b"cICP" and len(body) == 4:
             colours = {Colours(body[0], body[1])}
-        elif kind == b"iCCP":
+        elif kind == b"iCCP" and profile is None:  # of what is unpacked, the first counts
             profile = _inflated(body.partition(b"\0")[2][1:], 16 * _MAX_TEXT)
         elif kind == b"sRGB":
             standard = True
@@ -142,15 +143,15 @@ def read_png(data: bytes) -> Png:
         elif kind == b"eXIf":
             exif = body
         elif kind in (b"tEXt", b"zTXt") and body.startswith(b"Raw profile type exif\0"):
-            text = body[22:] if kind == b"tEXt" else _inflated(body[23:], _MAX_TEXT)
-            exif = exif or _unhexed(text)
-        elif kind == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
+            if exif is None:
+                exif = _unhexed(body[22:] if kind == b"tEXt" else _inflated(body[23:], _MAX_TEXT))
+        elif xmp is None and kind == b"iTXt" and body.startswith(b"XML:com.adobe.xmp\0"):
             xmp = body if body[18:19] == b"\0" else _inflated(body[22:], _MAX_TEXT)
     if colours:
         profile = None  # which is for readers that do not know cICP
     elif profile is None and not standard and not near_srgb(gamma, corners):
         raise odd_colours()
-    orientation = read_exif(exif)[0] or xmp_orientation(xmp)
+    orientation = read_exif(exif or b"")[0] or xmp_orientation(xmp or b"")
     return Png(
         *(width, height, bits, channels, key, orientation, profile, frozenset(colours)),
         tuple(pixels),

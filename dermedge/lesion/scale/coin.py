@@ -33,6 +33,7 @@ _RAYS = 120
 _SUPPORT = 0.85  # share of a rim that must be seen
 _DOUBT = 0.55  # share of a rim that makes another circle about the same middle a rival
 _STEP = 5.0  # CIELAB distance over a rim that counts as seen
+_DARK = 12.0  # CIELAB lightness
 _SMALLEST = 16.0  # px of the copy, radius: a pixel's error would matter in smaller ones
 
 
@@ -42,7 +43,8 @@ def find_coin(pixels: np.ndarray, reference: str, diameter: float) -> Scale:
     lab = cv2.GaussianBlur(lab, (0, 0), 1)
     rims = _distinct([_follow(lab, start) for start in _round_things(small)])
     sure = [rim for rim in rims if rim.support >= _SUPPORT and rim.minor >= _SMALLEST]
-    if not sure:
+    # What lies in the dark is a dermoscope's round view: around a coin lies skin.
+    if not sure or _dark_around(lab, max(sure, key=lambda rim: rim.major)):
         raise ScaleError("no coin was found: lay it beside the lesion, wholly in the picture")
     # A coin has circles within its rim: the outermost counts.
     coin = max(sure, key=lambda rim: rim.major)
@@ -133,15 +135,27 @@ def _rim(x: float, y: float, first: float, second: float, degrees: float) -> _Ri
     return _Rim(np.array([x, y]), first / 2, second / 2, float(np.radians(degrees)))
 
 
+def _rays(rim: _Rim) -> np.ndarray:
+    """From an ellipse's centre to its rim, all around: px, float (_RAYS, 2) of x, y."""
+    angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
+    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    rotation = np.array([[np.cos(rim.angle), -np.sin(rim.angle)],
+                     [np.sin(rim.angle), np.cos(rim.angle)]])  # fmt: skip
+    return circle * (rim.major, rim.minor) @ rotation.T  # type: ignore[no-any-return]
+
+
+def _dark_around(lab: np.ndarray, rim: _Rim) -> bool:
+    """Whether nearly all that lies about it is black."""
+    x, y = (rim.centre + 1.25 * _rays(rim)).astype(np.float32).T[:, None]
+    lightness = cv2.remap(lab, x, y, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)[..., 0]
+    return float(np.percentile(lightness, 80)) < _DARK
+
+
 def _follow(lab: np.ndarray, start: _Rim) -> _Rim | None:
     """Move an ellipse to the edge near it; None where it leaves the picture or loses the edge."""
     rim = start
-    angle = np.arange(_RAYS) * 2 * np.pi / _RAYS
-    circle = np.stack([np.cos(angle), np.sin(angle)], axis=1)
     for reach in (0.14, 0.07, 0.05):
-        rotation = np.array([[np.cos(rim.angle), -np.sin(rim.angle)],
-                         [np.sin(rim.angle), np.cos(rim.angle)]])  # fmt: skip
-        rays = circle * (rim.major, rim.minor) @ rotation.T
+        rays = _rays(rim)
         reach = max(reach, 4 / rim.minor)  # of a small coin some px, too
         share = np.linspace(1 - reach, 1 + reach, 57)
         x, y = (rim.centre[k] + rays[:, k, None] * share for k in (0, 1))
