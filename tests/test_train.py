@@ -194,6 +194,10 @@ def test_a_crop_is_where_the_segmenter_of_a_bundle_finds_the_lesion(
     make_bundle(crop=1.5)
     with pytest.raises(UserError, match=r"explaining.dermbundle is another network than the one"):
         loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run")
+    # A finished run needs none to note where its pictures are.
+    run.save()
+    path.unlink()
+    assert loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run") == run
 
 
 def test_the_cache_reads_each_picture_once_even_when_stopped(data_set, tmp_path, monkeypatch):
