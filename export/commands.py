@@ -329,8 +329,8 @@ def _export(
 def _recheck(
     args: argparse.Namespace, out: Path | None, margins: dict[str, float], key: bytes | None
 ) -> int:
-    from dermedge import data as datasets
     from dermedge.bundle.bundle import open_bundle, write_bundle
+    from dermedge.data import load_sources
     from export.bundle.summary import judged_line
     from export.recheck import recheck
     from train.recipe import Acceptance
@@ -340,7 +340,7 @@ def _recheck(
     bundle = open_bundle(args.recheck)
     if out:
         check_rewrite(bundle, key, args.release)
-    data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
+    data_sets = load_sources(args.data)
     options = _precisions(args)
     wanted = options if options.other_precisions else None
     rechecked = recheck(bundle, data_sets, args.split, Acceptance(**margins), wanted)

@@ -288,8 +288,11 @@ def test_one_data_set_or_another_split_is_refused(two_sets, make_bundle, tmp_pat
     old, new = str(make_bundle()), tmp_path / "new.dermbundle"
     with pytest.raises(UserError, match="twice or more"):
         add.main([old, str(new), *two_sets[:2]])
+    other = ["--data", f"csv={two_sets[3].partition('=')[2]}", *two_sets[:2], *two_sets[4:]]
     with pytest.raises(UserError, match="give them in that order"):
-        add.main([old, str(new), *two_sets, "--data", two_sets[1], "--cache", str(tmp_path)])
+        add.main([old, str(new), *other, "--cache", str(tmp_path)])
+    with pytest.raises(UserError, match=r"one is given twice: give each data set once"):
+        add.main([old, str(new), *two_sets[:2] * 2])
     assert not new.exists()
     # Before pictures are looked at, not after.
     (tmp_path / "others").mkdir()

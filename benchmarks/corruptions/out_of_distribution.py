@@ -20,7 +20,7 @@ from tqdm import tqdm
 from benchmarks.accuracy.subset import by_hash
 from dermedge import UserError
 from dermedge.cli import call
-from dermedge.data import DataSet, load, parse_source
+from dermedge.data import DataSet, load_sources
 from dermedge.data.joint import keyed
 from dermedge.data.masks import read_lesion_mask
 from dermedge.files import names_in
@@ -170,7 +170,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     out = Path(args.out)
     if out.exists() and (not out.is_dir() or names_in(out)):
         raise UserError(f"{out} is not empty: choose another folder")
-    data_sets = [load(*parse_source(source)) for source in args.data]
+    data_sets = load_sources(args.data)
     samples = photographs()
     kinds: dict[str, Iterator[tuple[str, np.ndarray]]] = {
         f"skin-{key}": _skins(data_set, args.count) for key, data_set in keyed(data_sets).items()
