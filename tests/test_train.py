@@ -1242,6 +1242,23 @@ def test_what_was_refused_leaves_no_run(data_set, split, tmp_path, capsys, chang
     assert not out.exists()
 
 
+def test_a_run_in_the_folder_where_one_stands_keeps_its_caches_beside_it(
+    data_set, split, tmp_path, monkeypatch
+):
+    """Else what it kept there is other files, for which it is refused."""
+    places = []
+
+    def refuse(recipe, data_set, split, out, fresh):
+        places.append(out)
+        raise UserError("enough")
+
+    monkeypatch.setattr(loop, "train", refuse)
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert cli.main(train_arguments(data_set, split, ".", tmp_path)) == 2
+    assert places == [tmp_path / "run"]
+
+
 def test_data_without_masks_or_classes_is_refused(data_set, split, tmp_path):
     bare = replace(data_set, records=tuple(replace(r, mask=None) for r in data_set.records))
     with pytest.raises(UserError, match="csv has no masks"):

@@ -99,6 +99,8 @@ def _train(args: argparse.Namespace) -> int:
     for line in report_lines(data_set):
         print(line, file=sys.stderr)
     out = Path(args.out or f"runs/{recipe.name}")
+    if not out.name:  # ".", whose parent would be itself: caches lie beside a run
+        out = out.absolute()
     split = _split(args, data_sets, out)
     if args.limit:
         split = subset(data_set, split, args.limit)
