@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from dermedge import UserError, cli
+from dermedge import UserError, cli, data
 from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import write_png
 from dermedge.runtime import open_session
@@ -37,6 +37,15 @@ def test_the_forms_of_a_prior(tmp_path):
             table.write(f"{number}.png,{name}\n" if number else f"image,diagnosis\n0.png,{name}\n")
     # As --data takes it.
     assert read_prior(f"CSV={tmp_path}", LABELS).shares.tolist() == [0.25, 0.5, 0.25]
+    # Of the pictures that the network is for, as one's own set is counted.
+    lines = (tmp_path / "data.csv").read_text().splitlines()
+    kinds = ["modality", "clinical", "dermoscopic", "clinical", ""]
+    both = "\n".join(map(",".join, zip(lines, kinds, strict=True)))
+    (tmp_path / "data.csv").write_text(both)
+    own = data.load("csv", tmp_path)
+    for text in (f"csv={tmp_path}", "csv"):
+        found = read_prior(text, LABELS, own, "clinical")
+        assert found.shares.tolist() == pytest.approx([1 / 3] * 3)
     (tmp_path / "place.csv").write_text("class,share\nmel,30\nbcc,10\nnv,60\n")
     assert read_prior(str(tmp_path / "place.csv"), LABELS).shares.tolist() == pytest.approx(
         given.shares.tolist()
