@@ -486,6 +486,19 @@ def test_a_damaged_run_is_refused(export_runs, tmp_path, capsys):
     assert not (tmp_path / "x.dermbundle").exists()
 
 
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(("bcc", "mel"), "only malignant classes"), (("bkl", "nv"), "only benign classes")],
+)
+def test_a_run_of_one_kind_of_classes_is_refused(export_runs, tmp_path, capsys, labels, said):
+    """Before its pictures are measured, and not for its split, which another one would not mend."""
+    run = shutil.copytree(export_runs / "classifier", tmp_path / "run")
+    replace(load_run(run), labels=labels).save()
+    line = refused(capsys, run, "--out", tmp_path / "x.dermbundle")
+    assert said in line
+    assert "train with classes of both kinds" in line
+
+
 def test_a_run_that_was_stopped_is_exported_and_named(export_runs, tmp_path, capsys):
     stopped = shutil.copytree(export_runs / "classifier", tmp_path / "stopped")
     replace(load_run(stopped), steps=1, finished=False).save()
