@@ -189,6 +189,8 @@ def test_a_crop_is_where_the_segmenter_of_a_bundle_finds_the_lesion(
         patch.setattr(cropped, "open_bundle", lambda _: replace(bundle, manifest=alone))
         with pytest.raises(UserError, match=r"has no segmenter .*: set another crop_by"):
             load_pictures(bare, recipe, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"one network of multitask plays both roles, .*: set"):
+        load_pictures(bare, replace(recipe, crop_by="multitask"), tmp_path / "cache")
     # Another segmenter under that name would crop elsewhere.
     replace(run, finished=False).save()
     make_bundle(crop=1.5)
