@@ -158,7 +158,7 @@ def walk(
 
 
 def names_in(folder: Path) -> set[str]:
-    """What is in a folder; {} where there is none.
+    """The names of what is in a folder; none where there is no such folder.
 
     Without what is no one's work: what file managers leave wherever somebody looks, and what
     `write_atomic` left half-written where it was killed.
