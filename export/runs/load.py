@@ -94,10 +94,11 @@ def load_networks(
     if len(runs) > 1:
         _refuse_leaks(runs, splits)
     if runs[0].preprocessing.crop and not can_crop:
-        raise ExportError(
-            f"{runs[0].folder} learnt on crops around the lesion: add the run of a segmenter, "
-            "whose masks will place them"
-        )
+        placed_by = _recipe(runs[0]).crop_by
+        how = "add the run of a segmenter, whose masks will place them"
+        if placed_by:
+            how = f"give --with {placed_by}, whose segmenter placed them"
+        raise ExportError(f"{runs[0].folder} learnt on crops around the lesion: {how}")
     return tuple(_load(run, split, weights) for run, split in zip(runs, splits, strict=True))
 
 

@@ -110,6 +110,7 @@ def test_crops_are_placed_by_the_lent_segmenter(export_runs, tiny_bundle, tmp_pa
     recipe = run / "recipe.toml"
     text = recipe.read_text().replace('crop_by = ""', f'crop_by = "{tiny_bundle}"')
     recipe.write_text(text)
+    assert f"give --with {tiny_bundle}, whose segmenter placed them" in refused(capsys, run, out)
     assert export(run, out, "--with", tiny_bundle) == 0
     # The run notes none.
     assert f"{tiny_bundle}, whose segmenter placed the crops" in capsys.readouterr().err
