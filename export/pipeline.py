@@ -20,6 +20,7 @@ from export.calibration.calibrate import calibrate
 from export.graph.onnx_graph import export_graph
 from export.options import ExportOptions
 from export.quantization.candidates import make_candidates
+from export.quantization.int8 import refuse_few
 from export.runs.load import TrainedNetwork, load_networks
 from export.runs.prior import with_prior
 from export.thresholds.choose import choose_thresholds
@@ -57,6 +58,10 @@ def export_runs(
     networks = load_networks(folders, options.weights, can_crop=lender is not None)
     if options.similar and not any("classifier" in network.roles for network in networks):
         raise ExportError("--similar needs the run of a classifier, which finds them")
+    if "int8" in options.precisions:
+        for network in networks:
+            # Not after an hour, in which the other network's INT8 is made.
+            refuse_few(len(network.records("train")))
     if options.prior:
         networks = _under_prior(networks, options)
     lent = lend(lender, networks) if lender else None

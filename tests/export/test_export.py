@@ -447,6 +447,9 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
     # A device knows a bundle by its name: of another one it would take an earlier release again.
     assert "give --name, the same" in refused(capsys, segmenter, classifier, "--release", "2", *out)
     assert "no run folder" in refused(capsys, tmp_path, *out)
+    # Before anything is measured.
+    few = refused(capsys, segmenter, classifier, *out, "--precisions", "fp32", "int8")
+    assert "training pictures are too few to calibrate INT8 on: 500 are needed" in few
     # Named behind them, the run is one of the precisions: not that none was given.
     assert "got fp32 int8 " in refused(capsys, *out, "--precisions", "fp32", "int8", segmenter)
     assert ".dermbundle" in refused(capsys, segmenter, classifier, "--out", tmp_path / "x.zip")
