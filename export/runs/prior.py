@@ -137,10 +137,16 @@ def carried(
 ) -> Prior:
     """The prior that a network carries: the one that it states, else --carried.
 
-    Raises ExportError where neither says it, or both do.
+    Raises ExportError where neither says it, or both do, or it is 0 for a class.
     """
     if stated and asked:
         raise ExportError("--carried is for networks that state no prior; this one does")
+    if never := [label for label in labels if stated and not stated.get(label)]:
+        seen = ", ".join(label for label in labels if label not in never)
+        raise ExportError(
+            f"no picture of {', '.join(never)} was ever drawn in the training, so that nothing "
+            f'moves it to another prior: leave --prior out, or train with classes="{seen}"'
+        )
     if stated:
         return _of(stated, labels, "as trained")
     if asked:

@@ -15,7 +15,7 @@ from dermedge.runtime import open_session
 from export import ExportError
 from export.calibration.temperature import fit_temperature, log_softmax
 from export.runs.load import load_networks
-from export.runs.prior import last_layer, log_ratio, read_prior, with_prior
+from export.runs.prior import carried, last_layer, log_ratio, read_prior, with_prior
 from export.thresholds.choose import operating_points
 from export.validation.weights import prior_weights
 
@@ -67,6 +67,13 @@ def test_the_forms_of_a_prior(tmp_path):
 def test_what_is_no_prior_of_these_classes_is_refused(text, said):
     with pytest.raises(ExportError, match=said):
         read_prior(text, LABELS)
+
+
+def test_a_class_that_was_never_drawn_is_moved_to_no_prior():
+    """As of a source of weight 0. 'it has no bcc' named no way out."""
+    stated = {"mel": 0.5, "nv": 0.5, "bcc": 0.0}
+    with pytest.raises(ExportError, match=r"no picture of bcc .* --prior out, .*\"mel, nv\""):
+        carried(stated, "", LABELS, None)
 
 
 def test_a_prior_is_undone_exactly():
