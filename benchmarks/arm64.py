@@ -28,7 +28,7 @@ from benchmarks import agreement
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import open_bundle
 from dermedge.cli import call
-from dermedge.files import check_writable, write_atomic
+from dermedge.files import check_writable, names_in, write_atomic
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import read_image
 
@@ -75,7 +75,7 @@ class Machine:
             return
         self._folder.mkdir(parents=True, exist_ok=True)
         parts = (self._root, self._site)  # of a run that was stopped in here
-        if not {*self._folder.iterdir()} <= {*parts}:
+        if not names_in(self._folder) <= {part.name for part in parts}:
             raise UserError(f"{self._folder} holds other files: name a new --folder")
         for part in parts:
             shutil.rmtree(part, ignore_errors=True)

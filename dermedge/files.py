@@ -14,6 +14,7 @@ from pathlib import Path
 from dermedge import UserError
 
 _PREFIX = ".writing-"
+_OF_FILE_MANAGERS = {".DS_Store", "._.DS_Store", ".directory", "Thumbs.db", "desktop.ini"}
 # What file systems answer that cannot sync a folder; a real fault of the disk is another.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 
@@ -169,6 +170,18 @@ def walk(
         seen.add(real)
         folders[:] = sorted(f for f in folders if f[0] != "." and f.lower() not in _ASIDE)
         yield folder, names
+
+
+def names_in(folder: Path) -> set[str]:
+    """The names of what is in a folder; none where there is no such folder.
+
+    Without what is no one's work: what file managers leave wherever somebody looks, and what
+    `write_atomic` left half-written where it was killed.
+    """
+    if not folder.exists():
+        return set()
+    names = {one.name for one in folder.iterdir()} - _OF_FILE_MANAGERS
+    return {name for name in names if not name.startswith(_PREFIX)}
 
 
 def make_private(folder: Path) -> None:

@@ -223,6 +223,12 @@ def _checked_out(args: argparse.Namespace) -> Path | None:
     from dermedge.bundle.bundle import SUFFIX
     from dermedge.bundle.manifest import check_name
 
+    if not {"fp32"} <= set(args.precisions) <= set(PRECISIONS):
+        # First: a run that is named behind them is taken for one of them.
+        raise ExportError(
+            "--precisions takes fp32, which all others are measured against, and any of "
+            f"{', '.join(PRECISIONS)}; got {' '.join(args.precisions)}"
+        )
     if bool(args.recheck) == bool(args.runs):
         raise ExportError("give the run folders, or --recheck BUNDLE")
     if not args.out and not args.recheck:
@@ -243,8 +249,6 @@ def _checked_out(args: argparse.Namespace) -> Path | None:
 
 
 def _check(args: argparse.Namespace) -> None:
-    from export.quantization.candidates import refuse_unknown
-
     if not 0 <= args.similar <= MOST_SIMILAR:
         raise ExportError(f"--similar must be 0 to {MOST_SIMILAR}, got {args.similar}")
     if args.similar_pictures and not args.similar:
@@ -257,7 +261,6 @@ def _check(args: argparse.Namespace) -> None:
         raise ExportError(
             "--release counts the bundles of one name: give --name, the same for each release"
         )
-    refuse_unknown(args.precisions, PRECISIONS)
     if args.retrain is not None and args.retrain < 0:
         raise ExportError(f"--retrain must be 0 or more steps, got {args.retrain}")
     retrain = None if args.recheck else args.retrain
@@ -329,8 +332,8 @@ def _export(
 def _recheck(
     args: argparse.Namespace, out: Path | None, margins: dict[str, float], key: bytes | None
 ) -> int:
-    from dermedge import data as datasets
     from dermedge.bundle.bundle import open_bundle, write_bundle
+    from dermedge.data import load_sources
     from export.bundle.summary import judged_line
     from export.recheck import recheck
     from train.recipe import Acceptance
@@ -340,7 +343,7 @@ def _recheck(
     bundle = open_bundle(args.recheck)
     if out:
         check_rewrite(bundle, key, args.release)
-    data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
+    data_sets = load_sources(args.data)
     options = _precisions(args)
     wanted = options if options.other_precisions else None
     rechecked = recheck(bundle, data_sets, args.split, Acceptance(**margins), wanted)

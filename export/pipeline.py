@@ -6,10 +6,12 @@ needs the segmenter's graph, so the stages are gone through network by network.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dermedge.bundle.bundle import Bundle
+from dermedge import UserError
+from dermedge.bundle.bundle import Bundle, open_bundle
 from export import ExportError
 from export.acceptance.accept import accept
 from export.bundle.assemble import Contents, FinishedNetwork, assemble
@@ -18,6 +20,7 @@ from export.calibration.calibrate import calibrate
 from export.graph.onnx_graph import export_graph
 from export.options import ExportOptions
 from export.quantization.candidates import make_candidates
+from export.quantization.int8 import refuse_few
 from export.runs.load import TrainedNetwork, load_networks
 from export.runs.prior import with_prior
 from export.thresholds.choose import choose_thresholds
@@ -55,12 +58,20 @@ def export_runs(
     networks = load_networks(folders, options.weights, can_crop=lender is not None)
     if options.similar and not any("classifier" in network.roles for network in networks):
         raise ExportError("--similar needs the run of a classifier, which finds them")
+    if "int8" in options.precisions:
+        for network in networks:
+            # Not after an hour, in which the other network's INT8 is made.
+            refuse_few(len(network.records("train")))
     if options.prior:
         networks = _under_prior(networks, options)
     lent = lend(lender, networks) if lender else None
     crop = lent.crop if lent else None
     finished: list[FinishedNetwork] = []
     for network in networks:
+        if network.recipe.crop_by:
+            one = finished[0] if finished else lent
+            assert one is not None
+            _warn_of_other_crops(network, *one.outlines)
         finished.append(finish(network, crop, options))
         crop = finished[-1].crop
     return assemble(finished, name, options, lent)
@@ -77,6 +88,30 @@ def _under_prior(
         else network
         for network in networks
     )
+
+
+def _warn_of_other_crops(network: TrainedNetwork, graph: bytes, threshold: float) -> None:
+    """A line unless this segmenter places crops as the one that did in training."""
+    path, folder = network.recipe.crop_by, network.run.folder
+    try:
+        bundle = open_bundle(path)
+    except UserError:
+        bundle = None
+    if bundle is None or network.run.teachers.get(path) != bundle.sha256:
+        line = (
+            f"{path}, whose segmenter placed the crops that {folder} learnt from, is gone or "
+            "another bundle by now: whether the segmenter here places them alike is not known"
+        )
+    else:
+        theirs = bundle.part(bundle.manifest.models["segmenter"].part)
+        if theirs == graph and bundle.manifest.thresholds.mask == threshold:
+            return
+        line = (
+            f"{folder} learnt from crops that the segmenter of {path} placed, and the one here is "
+            "another: the device's crops are others. All figures are of these; for those of the "
+            f"training give --with {path}, and no run of a segmenter"
+        )
+    print(f"warning: {line}", file=sys.stderr)
 
 
 def finish(network: TrainedNetwork, crop: Crop | None, options: ExportOptions) -> FinishedNetwork:

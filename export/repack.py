@@ -19,12 +19,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from dermedge import UserError
-from dermedge import data as datasets
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, Manifest
 from dermedge.bundle.similar import SimilarCases
 from dermedge.cli import call
-from dermedge.data import DataSet, Split
+from dermedge.data import DataSet, Split, load_sources
 from dermedge.data.fingerprint import of_names, of_pictures
 from dermedge.data.leak import FILE, TrainingPictures, published
 from train.run import of_split
@@ -77,7 +76,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     args = parser.parse_args(argv)
     old = Bundle.open(args.old)
-    sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
+    sets = load_sources(args.data)
     earlier = [TrainingPictures.from_bytes(Bundle.open(b).part(FILE), b) for b in args.earlier]
     manifest, parts = repack(old, {one.name: one for one in sets}, earlier)
     new = Bundle.open(write_bundle(args.new, manifest, parts))

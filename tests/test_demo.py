@@ -72,6 +72,7 @@ def test_the_whole_way_then_resume_then_fresh(ran, tmp_path, capsys):
     assert main(["demo", "--out", str(out), "--fresh"]) == 2
     assert "holds other files (mine.txt)" in capsys.readouterr().err
     (out / "mine.txt").unlink()
+    (out / ".DS_Store").write_bytes(b"of somebody who looked")
     assert main(["demo", "--out", str(out), "--fresh"]) == 0
     assert len(titles) == 2 * demo.STEPS
 

@@ -235,6 +235,9 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
     noise = np.random.default_rng(0).integers(0, 256, (120, 90, 3), np.uint8)
     write_png(rooms / "b.png", noise)
     (rooms / "torn.png").write_bytes((rooms / "b.png").read_bytes()[:500])
+    for folder in (rooms, others / "sky"):
+        for name in (".DS_Store", "._b.png"):
+            (folder / name).write_bytes(b"of a Mac, the same in both")
     more = ["--cache", str(tmp_path / "cache"), "--ood", str(others)]
     more += ["--photographs", str(rooms.parent)]
     more += ["--report", str(tmp_path / "report.json")]
@@ -245,7 +248,7 @@ def test_a_finished_bundle_gets_the_head_and_says_so_of_a_picture(
     assert report["outliers"]["photograph, rooms"] == 2
     said = capsys.readouterr()
     assert "no lesion, sky: 1," in said.out
-    assert said.err.count("torn.png") == 1
+    assert said.err.count("torn.png") == said.err.count("left out:") == 1
     bundle = Bundle.open(new)
     assert bundle.manifest.thresholds == Bundle.open(old).manifest.thresholds
     found = Analyzer(bundle).analyze(others / "sky" / "a.png").to_json()
@@ -288,8 +291,11 @@ def test_one_data_set_or_another_split_is_refused(two_sets, make_bundle, tmp_pat
     old, new = str(make_bundle()), tmp_path / "new.dermbundle"
     with pytest.raises(UserError, match="twice or more"):
         add.main([old, str(new), *two_sets[:2]])
+    other = ["--data", f"csv={two_sets[3].partition('=')[2]}", *two_sets[:2], *two_sets[4:]]
     with pytest.raises(UserError, match="give them in that order"):
-        add.main([old, str(new), *two_sets, "--data", two_sets[1], "--cache", str(tmp_path)])
+        add.main([old, str(new), *other, "--cache", str(tmp_path)])
+    with pytest.raises(UserError, match=r"one is given twice: give each data set once"):
+        add.main([old, str(new), *two_sets[:2] * 2])
     assert not new.exists()
     # Before pictures are looked at, not after.
     (tmp_path / "others").mkdir()

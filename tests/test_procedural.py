@@ -208,6 +208,10 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path):
         write_data_set(tmp_path / "drawn", 9, size=SMALL)
     assert "\n" not in str(caught.value)
     assert files_of(tmp_path / "drawn") == before
+    (tmp_path / "looked-at").mkdir()
+    for name in (".DS_Store", "desktop.ini", ".writing-0"):
+        (tmp_path / "looked-at" / name).write_bytes(b"nobody's")
+    write_data_set(tmp_path / "looked-at", 1, size=SMALL)
     (tmp_path / "foreign").mkdir()
     (tmp_path / "foreign" / "thesis.txt").write_text("years of work")
     with pytest.raises(UserError, match="is not empty"):

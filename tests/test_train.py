@@ -189,11 +189,17 @@ def test_a_crop_is_where_the_segmenter_of_a_bundle_finds_the_lesion(
         patch.setattr(cropped, "open_bundle", lambda _: replace(bundle, manifest=alone))
         with pytest.raises(UserError, match=r"has no segmenter .*: set another crop_by"):
             load_pictures(bare, recipe, tmp_path / "cache")
+    with pytest.raises(UserError, match=r"one network of multitask plays both roles, .*: set"):
+        load_pictures(bare, replace(recipe, crop_by="multitask"), tmp_path / "cache")
     # Another segmenter under that name would crop elsewhere.
     replace(run, finished=False).save()
     make_bundle(crop=1.5)
     with pytest.raises(UserError, match=r"explaining.dermbundle is another network than the one"):
         loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run")
+    # A finished run needs none to note where its pictures are.
+    run.save()
+    path.unlink()
+    assert loop.train(replace(recipe, max_steps=1), other, split, tmp_path / "run") == run
 
 
 def test_the_cache_reads_each_picture_once_even_when_stopped(data_set, tmp_path, monkeypatch):
@@ -798,6 +804,7 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     out = tmp_path / "run"
     short = classifier("max_steps=2")
     loop.train(short, data_set, split, out)
+    (out / "Thumbs.db").write_bytes(b"of somebody who looked")
     run = loop.train(replace(short, max_steps=3), data_set, split, out, fresh=True)
     assert run.steps == 3
     assert (run.kind, run.labels) == ("classifier", ("mel", "nv"))
@@ -1235,6 +1242,23 @@ def test_what_was_refused_leaves_no_run(data_set, split, tmp_path, capsys, chang
     assert cli.main(["train", "classifier", "--recipe", "classifier", *words, "--out", str(out)])
     assert complaint in capsys.readouterr().err
     assert not out.exists()
+
+
+def test_a_run_in_the_folder_where_one_stands_keeps_its_caches_beside_it(
+    data_set, split, tmp_path, monkeypatch
+):
+    """Else what it kept there is other files, for which it is refused."""
+    places = []
+
+    def refuse(recipe, data_set, split, out, fresh):
+        places.append(out)
+        raise UserError("enough")
+
+    monkeypatch.setattr(loop, "train", refuse)
+    (tmp_path / "run").mkdir()
+    monkeypatch.chdir(tmp_path / "run")
+    assert cli.main(train_arguments(data_set, split, ".", tmp_path)) == 2
+    assert places == [tmp_path / "run"]
 
 
 def test_data_without_masks_or_classes_is_refused(data_set, split, tmp_path):

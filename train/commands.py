@@ -83,7 +83,7 @@ def _train_arguments(parser: argparse.ArgumentParser) -> None:
 def _train(args: argparse.Namespace) -> int:
     from accelerate import PartialState
 
-    from dermedge.data import load, parse_source, report_lines
+    from dermedge.data import load_sources, report_lines
     from dermedge.data.joint import join
     from train.data import subset
     from train.loop import Interrupted, train
@@ -94,11 +94,13 @@ def _train(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     if recipe.kind != args.kind:
         raise UserError(f"recipe {args.recipe} trains a {recipe.kind}, not a {args.kind}")
-    data_sets = [load(*parse_source(source)) for source in args.data]
+    data_sets = load_sources(args.data)
     data_set = join(data_sets)
     for line in report_lines(data_set):
         print(line, file=sys.stderr)
     out = Path(args.out or f"runs/{recipe.name}")
+    if not out.name:  # ".", whose parent would be itself: caches lie beside a run
+        out = out.absolute()
     split = _split(args, data_sets, out)
     if args.limit:
         split = subset(data_set, split, args.limit)

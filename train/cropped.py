@@ -27,8 +27,14 @@ class Cropper:
     def __init__(self, path: str):
         """Open the bundle of that name or at that path. UserError where it cannot be used."""
         self._bundle = open_bundle(path)
-        if "segmenter" not in self._bundle.manifest.models:
+        models = self._bundle.manifest.models
+        if "segmenter" not in models:
             raise UserError(f"{path} has no segmenter to find the lesions: set another crop_by")
+        if "classifier" in models and models["classifier"].part == models["segmenter"].part:
+            raise UserError(
+                f"one network of {path} plays both roles, so that export cannot put its segmenter "
+                "beside a classifier: set another crop_by"
+            )
         self._own = threading.local()
         self.sha256 = self._bundle.sha256
 

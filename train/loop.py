@@ -19,6 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from dermedge import UserError, __version__
+from dermedge.bundle.bundle import shipped
 from dermedge.data.leak import FILE
 from dermedge.data.records import DataSet, Record, of_modality
 from dermedge.data.split import Split
@@ -92,10 +93,7 @@ def train(
         for line in _unused(recipe, data_set, split, labels, chosen):
             print(line, file=sys.stderr)
     others = partners(chosen["train"], data_set, split, recipe.modality) if recipe.paired else {}
-    # Whom a finished run learnt from may be gone; only where its pictures are is noted again.
-    needed = recipe
-    if not fresh and (out / FILE).exists() and (out / "run.json").exists():
-        needed = replace(recipe, distillation=Distillation()) if load_run(out).finished else recipe
+    needed = _needed(recipe, out, fresh)
     with accelerator.main_process_first():
         known, files = check_leaks(needed, data_set, split, out, accelerator)
     check_folder(out, recipe, split, fresh)
@@ -103,7 +101,7 @@ def train(
         pictures = {
             # Only one process may heal a failed picture: all must see the same ones.
             part: load_pictures(
-                records, recipe, out.parent / "cache", retry=accelerator.is_main_process
+                records, needed, out.parent / "cache", retry=accelerator.is_main_process
             )
             for part, records in chosen.items()
         }
@@ -200,6 +198,21 @@ def train(
                 raise Interrupted(f"stopped after step {step} of {total}, all of it saved")
     accelerator.wait_for_everyone()
     return load_run(out)
+
+
+def _needed(recipe: Recipe, out: Path, fresh: bool) -> Recipe:
+    """What this call needs of the recipe.
+
+    Of a finished run only where its pictures are is noted again: whom it learnt from may be gone,
+    and the bundle that placed its crops.
+    """
+    noted = (out / FILE).exists() and (out / "run.json").exists()
+    if fresh or not noted or not load_run(out).finished:
+        return recipe
+    recipe = replace(recipe, distillation=Distillation())
+    if not recipe.crop_by or recipe.crop_by in shipped() or Path(recipe.crop_by).exists():
+        return recipe
+    return replace(recipe, crop_by="", preprocessing=replace(recipe.preprocessing, crop=0.0))
 
 
 def _fed(

@@ -372,6 +372,7 @@ def _recipe(table: dict, title: str) -> Recipe:
     if recipe.views and recipe.augment_on == "device":
         raise RecipeError("views are augmented by the loader: leave augment_on = 'device' out")
     for check in (
+        _check_teachers,
         _check_unlabelled,
         _check_distilled,
         _check_paired,
@@ -395,6 +396,13 @@ def _without_old_names(table: dict, title: str) -> dict:
         raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
     print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
     return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
+
+
+def _check_teachers(recipe: Recipe) -> None:
+    for key, names in {"teachers": recipe.teachers, "paired": recipe.paired}.items():
+        # Its answer would count twice in the mean.
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise RecipeError(f"distillation.{key} names {twice[0]} twice: name it once")
 
 
 def _check_unlabelled(recipe: Recipe) -> None:

@@ -36,7 +36,7 @@ from dermedge.data.leak import (
 )
 from dermedge.data.records import Record
 from dermedge.data.split import Split
-from dermedge.files import read_text, write_atomic
+from dermedge.files import names_in, read_text, write_atomic
 from dermedge.image.preprocess import Preprocessing
 from train.models import MODELS, Normalized, build_model
 from train.recipe import Recipe, RecipeError, load_recipe, to_toml
@@ -229,8 +229,8 @@ def check_folder(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
 
 def _check_content(out: Path, recipe: Recipe, split: Split, fresh: bool) -> None:
     resolved, stored = to_toml(recipe), out / "recipe.toml"
-    names = {item.name for item in out.iterdir()} if out.exists() else set()
-    others = sorted(name for name in names - _FILES if not name.startswith(".writing-"))
+    names = names_in(out)
+    others = sorted(names - _FILES)
     # A recipe of one's own may be called so, too, and --fresh deletes the whole folder.
     is_run = {stored.name, "split.json"} <= names
     if (names and not stored.exists()) or (others and (fresh or not is_run)):

@@ -20,9 +20,10 @@ from tqdm import tqdm
 from benchmarks.accuracy.subset import by_hash
 from dermedge import UserError
 from dermedge.cli import call
-from dermedge.data import DataSet, load, parse_source
+from dermedge.data import DataSet, load_sources
 from dermedge.data.joint import keyed
 from dermedge.data.masks import read_lesion_mask
+from dermedge.files import names_in
 from dermedge.image.read import ImageError, read_image, write_png
 from dermedge.text import printable
 
@@ -167,9 +168,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if args.count < 1:
         raise UserError(f"--count must be 1 or more, got {args.count}")
     out = Path(args.out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and (not out.is_dir() or names_in(out)):
         raise UserError(f"{out} is not empty: choose another folder")
-    data_sets = [load(*parse_source(source)) for source in args.data]
+    data_sets = load_sources(args.data)
     samples = photographs()
     kinds: dict[str, Iterator[tuple[str, np.ndarray]]] = {
         f"skin-{key}": _skins(data_set, args.count) for key, data_set in keyed(data_sets).items()

@@ -23,7 +23,7 @@ from tqdm import tqdm
 from benchmarks.accuracy.subset import by_hash
 from dermedge import DISCLAIMER, UserError
 from dermedge.cli import call
-from dermedge.data import DataSet, load, parse_source
+from dermedge.data import DataSet, load_sources
 from dermedge.data.joint import keyed
 from dermedge.data.synthetic import draw
 from dermedge.files import check_writable, write_atomic
@@ -262,7 +262,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     ]
     work += [
         partial(_found_in, name, data_set, kind, args.count)
-        for name, data_set in keyed([load(*parse_source(source)) for source in args.data]).items()
+        for name, data_set in keyed(load_sources(args.data)).items()
         for kind in args.kinds
     ]
     rows = []

@@ -140,8 +140,19 @@ def _training(entry: dict) -> dict[str, str]:
         "split": entry.get("split_sha256", "")[:16],
         "seed": str(entry.get("seed", "–")),
         "length": ", ".join(length) or "–",
-        "pretrained": "yes" if entry.get("imagenet_weights") else "no",
+        "start": started_from(entry),
     }
+
+
+def started_from(entry: dict) -> str:
+    """What a network started from, and whom it learnt from, by the manifest's entry."""
+    # Bundles of version 0.1 did not note another start.
+    plain = "random weights" if "start" in entry else "not stated"
+    if entry.get("imagenet_weights"):
+        plain = "ImageNet weights"
+    started = entry.get("start") or plain
+    teachers = ", ".join(entry.get("teachers", ()))
+    return f"{started}; teachers: {teachers}" if teachers else started
 
 
 def _prior(bundle: Bundle) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from markupsafe import Markup
 
 from benchmarks.report import compare, corruption_plots, plots
+from benchmarks.report.cards import started_from
 from benchmarks.report.curves import Log
 from benchmarks.report.text import outside
 from benchmarks.schema.names import (
@@ -36,7 +37,6 @@ _TRAINED = {  # what the page tells of the training of each network
     "seed": "Seed",
     "epochs": "Epochs",
     "steps": "Steps",
-    "imagenet_weights": "From ImageNet",
     "split_sha256": "Split",
     "commit": "Commit",
 }
@@ -93,6 +93,7 @@ def render(
             differences=_differences(evaluation) if evaluation else [],
             training=[
                 {title: source[key] for key, title in _TRAINED.items() if key in source}
+                | {"Started from": started_from(source)}
                 for source in manifest.training_data
             ],
             curves=[(name, plots.training(name, log)) for name, log in logs],

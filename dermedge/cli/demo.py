@@ -17,7 +17,7 @@ from pathlib import Path
 
 from dermedge import DISCLAIMER, UserError, __version__
 from dermedge.cli import CHECKOUT, DESKTOP, Command
-from dermedge.files import write_atomic
+from dermedge.files import names_in, write_atomic
 from dermedge.text import printable
 
 STATE = "steps.json"
@@ -138,11 +138,10 @@ def run(args: argparse.Namespace) -> int:
 def _folder(out: Path, fresh: bool) -> list[str]:
     """Prepare the demo's folder; returns the keys of the steps that are done."""
     state = out / STATE
-    if out.exists() and not state.exists() and any(out.iterdir()):
+    if not state.exists() and names_in(out):
         raise UserError(f"{out} holds other files; choose another folder with --out")
     if fresh and out.exists():
-        names = sorted(item.name for item in out.iterdir() if item.name not in MADE)
-        if others := [name for name in names if not name.startswith(".writing-")]:
+        if others := sorted(names_in(out) - MADE):
             raise UserError(
                 f"{out} holds other files ({', '.join(others[:3])}), which --fresh would delete: "
                 "move them, or choose another folder with --out"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from dermedge.data.joint import BETWEEN, join, reader_name
@@ -20,6 +21,7 @@ __all__ = [
     "Record",
     "Split",
     "load",
+    "load_sources",
     "make_split",
     "parse_source",
     "reader_of",
@@ -59,6 +61,19 @@ def parse_source(text: str) -> tuple[str, Path]:
     if not (name and separator and path):
         raise DataError(f"'{text}' is not NAME=PATH, for example ham10000=data/HAM10000")
     return reader_of(name.strip()).name, Path(path).expanduser()
+
+
+def load_sources(texts: Sequence[str]) -> list[DataSet]:
+    """The data sets of several 'NAME=PATH', in their order. DataError as of both, or for one twice.
+
+    A set that is given twice would be learnt twice as often, and be "another clinic's" to itself.
+    """
+    sources = [parse_source(text) for text in texts]
+    places = [(name, path.resolve()) for name, path in sources]
+    for text, place in zip(texts, places, strict=True):
+        if places.count(place) > 1:
+            raise DataError(f"{text} is given twice: give each data set once")
+    return [load(*source) for source in sources]
 
 
 def reader_of(name: str) -> Reader:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from dermedge import UserError
 from dermedge.cli import Command, ask_secret, one_line
-from dermedge.files import make_private, read_text, write_atomic
+from dermedge.files import make_private, names_in, read_text, write_atomic
 from dermedge.text import printable
 from edge_app.folders import CASES, data_folder, in_words
 
@@ -518,7 +518,7 @@ def _open_stick(args: argparse.Namespace) -> int:
     files = sorted(it for it in source.rglob(f"*{ENDING}") if not it.name.startswith("._"))
     if not files:
         raise UserError("there are no sealed files in {folder}", code="send-none", folder=source)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+    if target.exists() and (not target.is_dir() or names_in(target)):
         raise UserError(
             "{path} is there already: name a new or empty folder", code="exists", path=target
         )

@@ -22,7 +22,7 @@ from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
 from dermedge.bundle.manifest import CASES, OUTLIERS
 from dermedge.bundle.reference import REFERENCE
-from dermedge.files import check_folder
+from dermedge.files import check_folder, names_in
 from dermedge.lesion.scale import REFERENCES
 from edge_app.browser import nearest
 from edge_app.i18n.language import FOLDER, LANGUAGES, RIGHT_TO_LEFT
@@ -108,7 +108,7 @@ def build(
     UserError : `out` is a folder with other files in it.
     OSError : nothing can be written into `out`, or nothing kept in `vendor`.
     """
-    if out.exists() and any(out.iterdir()) and not (out / "sw.js").is_file():
+    if names_in(out) and not (out / "sw.js").is_file():
         raise UserError("{path} holds other files: give a new folder", code="web.folder", path=out)
     for folder in (out, vendor / "packed"):
         try:  # minutes of packing would be lost

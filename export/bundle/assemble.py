@@ -73,6 +73,11 @@ class FinishedNetwork:
         )
 
     @property
+    def outlines(self) -> tuple[bytes, float]:
+        """A segmenter's FP32 graph and mask threshold: what decides where it finds lesions."""
+        return self.exported.graph, self.accepted.thresholds.mask
+
+    @property
     def crop(self) -> Crop | None:
         """Where its FP32 graph finds the lesion; None: it is no segmenter."""
         if "segmenter" not in self.network.roles:

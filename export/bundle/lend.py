@@ -73,6 +73,11 @@ class LentNetwork:
         return ReferenceNetwork(self.role, self.graphs[self.model.part], self.model.preprocessing)
 
     @property
+    def outlines(self) -> tuple[bytes, float]:
+        """A segmenter's FP32 graph and mask threshold: what decides where it finds lesions."""
+        return self.graphs[self.model.part], self.lender.manifest.thresholds.mask
+
+    @property
     def crop(self) -> Crop | None:
         """Where it finds the lesion; None: it is no segmenter."""
         if self.role != "segmenter":

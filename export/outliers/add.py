@@ -15,11 +15,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from dermedge import data as datasets
 from dermedge.bundle.bundle import SUFFIX, Bundle, open_bundle, write_bundle
 from dermedge.bundle.manifest import OUTLIERS, ROLES
 from dermedge.cli import call
-from dermedge.data import DataSet, Record
+from dermedge.data import DataSet, Record, load_sources
 from dermedge.data.fingerprint import of_bytes
 from dermedge.data.joint import BETWEEN, join, keyed
 from dermedge.data.leak import FILE, LEARNT, TrainingPictures, overlap
@@ -210,7 +209,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     check_rewrite(old, key, args.release)
     if set(old.manifest.models) != set(ROLES):
         raise ExportError(f"{old.path} has not both roles: nothing tells a lesion there")
-    data_sets = [datasets.load(*datasets.parse_source(source)) for source in args.data]
+    data_sets = load_sources(args.data)
     if len(data_sets) < 2:
         raise ExportError(
             "what is fitted to one clinic's pictures refuses those of others: give --data twice "

@@ -22,7 +22,7 @@ from dermedge.bundle.manifest import OUTLIERS
 from dermedge.code_hash import code_hash
 from dermedge.data import Record
 from dermedge.data.masks import read_lesion_mask
-from dermedge.files import make_private, write_atomic
+from dermedge.files import make_private, names_in, write_atomic
 from dermedge.image.read import ImageError, Picture, read_image
 from dermedge.text import printable
 from export import ExportError
@@ -230,7 +230,14 @@ def cut_from(folder: Path, count: int) -> list[Shown]:
 
 
 def _pictures(folder: Path) -> list[Path]:
-    files = sorted(path for path in folder.glob("*/*") if path.is_file())
+    files = sorted(
+        kind / name
+        for kind in folder.glob("*")
+        if kind.is_dir()
+        # A Mac puts one that begins with "._" beside each file on a stick.
+        for name in names_in(kind)
+        if not name.startswith("._") and (kind / name).is_file()
+    )
     if not files:
         raise ExportError(f"there is no KIND/PICTURE in {folder}")
     return files

@@ -15,7 +15,6 @@ import numpy as np
 from dermedge.bundle.manifest import Thresholds
 from dermedge.runtime import open_session
 from dermedge.text import printable
-from export import ExportError
 from export.graph.half import full_weights
 from export.graph.onnx_graph import ExportedGraph, GraphModule, to_onnx
 from export.options import CALIBRATION_PICTURES, ExportOptions
@@ -313,13 +312,3 @@ def _float_layers(
         if others:
             words += f" and {len(others)} others around maps that bear no rounding"
         yield words, sorted({*range(first), *others})
-
-
-def refuse_unknown(precisions: Sequence[str], known: Sequence[str]) -> None:
-    """ExportError where a precision is asked for that there is none of, or not FP32."""
-    strange = [name for name in precisions if name not in known]
-    if strange or "fp32" not in precisions:
-        raise ExportError(
-            f"--precisions takes fp32, which all others are measured against, and any of "
-            f"{', '.join(known)}; got {' '.join(precisions)}"
-        )

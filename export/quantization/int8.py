@@ -114,6 +114,15 @@ class RangeCalibration:
         return self._rounded[scheme.targets]
 
 
+def refuse_few(pictures: int) -> None:
+    """Raise TooFewPictures unless ranges can be observed on so many."""
+    if pictures < LEAST_PICTURES:
+        raise TooFewPictures(
+            f"{pictures} training pictures are too few to calibrate INT8 on: {LEAST_PICTURES} are "
+            "needed, or leave int8 out of --precisions"
+        )
+
+
 def observe_ranges(
     graph: bytes, feeds: Feeds, methods: Sequence[str] = METHODS
 ) -> RangeCalibration:
@@ -127,11 +136,7 @@ def observe_ranges(
 
     Raises TooFewPictures.
     """
-    if len(feeds) < LEAST_PICTURES:
-        raise TooFewPictures(
-            f"{len(feeds)} training pictures are too few to calibrate INT8 on: "
-            f"{LEAST_PICTURES} are needed, or leave int8 out of --precisions"
-        )
+    refuse_few(len(feeds))
     plain = onnx.load_model_from_string(graph)
     moments = {
         middle: observe_moments(count_from(plain, middle), feeds[:AVERAGED])

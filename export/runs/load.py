@@ -20,6 +20,7 @@ from dermedge.data.joint import BETWEEN
 from dermedge.data.leak import FILE, TEST, VAL, Leak, TrainingPictures, leaks, overlap
 from dermedge.data.records import of_modality
 from dermedge.data.split import Split
+from dermedge.taxonomy import MALIGNANT
 from export import ExportError
 from export.runs.half_weights import fold_norms, round_to_half
 from train.models import Normalized
@@ -87,14 +88,17 @@ def load_networks(
     tested on, a classifier of crops has no segmenter, or a run is damaged.
     """
     runs = _one_per_role([load_run(folder) for folder in folders])
+    for run in runs:
+        _refuse_one_kind(run)
     splits = [_split(run) for run in runs]
     if len(runs) > 1:
         _refuse_leaks(runs, splits)
     if runs[0].preprocessing.crop and not can_crop:
-        raise ExportError(
-            f"{runs[0].folder} learnt on crops around the lesion: add the run of a segmenter, "
-            "whose masks will place them"
-        )
+        placed_by = _recipe(runs[0]).crop_by
+        how = "add the run of a segmenter, whose masks will place them"
+        if placed_by:
+            how = f"give --with {placed_by}, whose segmenter placed them"
+        raise ExportError(f"{runs[0].folder} learnt on crops around the lesion: {how}")
     return tuple(_load(run, split, weights) for run, split in zip(runs, splits, strict=True))
 
 
@@ -108,6 +112,17 @@ def _one_per_role(runs: Sequence[Run]) -> list[Run]:
                 )
             by_role[role] = run
     return list({id(by_role[role]): by_role[role] for role in ROLES if role in by_role}.values())
+
+
+def _refuse_one_kind(run: Run) -> None:
+    """ExportError where its classes are all malignant, or all benign: no split would help."""
+    malignant = MALIGNANT.intersection(run.labels)
+    if run.labels and len(malignant) in (0, len(run.labels)):
+        raise ExportError(
+            f"{run.folder} tells only {'malignant' if malignant else 'benign'} classes apart "
+            f"({', '.join(run.labels)}), and 'see a doctor' parts one kind from the other: train "
+            "with classes of both kinds"
+        )
 
 
 def _split(run: Run) -> Split:

@@ -35,8 +35,13 @@ FORMS = (
 )
 
 
-def read_prior(text: str, labels: Sequence[str], data_set: DataSet | None = None) -> Prior:
-    """What --prior or --carried says, in one of `FORMS`; `data_set` is what was trained on.
+def read_prior(
+    text: str, labels: Sequence[str], data_set: DataSet | None = None, modality: str = ""
+) -> Prior:
+    """What --prior or --carried says, in one of `FORMS`.
+
+    `data_set` is what was trained on, `modality` that of the pictures which a data set is counted
+    by.
 
     Raises ExportError where it is none of them, or does not give each of the classes, and no other
     one, a share above 0.
@@ -54,19 +59,19 @@ def read_prior(text: str, labels: Sequence[str], data_set: DataSet | None = None
             source = datasets.parse_source(text)
         except DataError as error:
             raise ExportError(f"a prior is {FORMS}; {error}") from None
-        return _counted(datasets.load(*source), "", labels)
+        return _counted(datasets.load(*source), "", labels, modality)
     sources = data_set.name.split(BETWEEN) if data_set else []
     if data_set and text in sources:
-        return _counted(data_set, text, labels)
+        return _counted(data_set, text, labels, modality)
     own = f" ({', '.join(sources)})" if sources else ""
     raise ExportError(f"a prior is {FORMS}; '{text}' is none of them{own}")
 
 
-def _counted(data_set: DataSet, source: str, labels: Sequence[str]) -> Prior:
+def _counted(data_set: DataSet, source: str, labels: Sequence[str], modality: str) -> Prior:
     """The classes' frequencies among the labelled pictures of a data set, or of one source."""
     counts = Counter(
         record.label
-        for record in data_set.records
+        for record in of_modality(data_set.records, modality)
         if record.label and source in ("", source_of(record.id, data_set.name))
     )
     total = sum(counts.values())
@@ -124,18 +129,28 @@ def log_ratio(new: Prior, old: Prior) -> np.ndarray:
 
 
 def carried(
-    stated: Mapping[str, float], asked: str, labels: Sequence[str], data_set: DataSet | None
+    stated: Mapping[str, float],
+    asked: str,
+    labels: Sequence[str],
+    data_set: DataSet | None,
+    modality: str = "",
 ) -> Prior:
     """The prior that a network carries: the one that it states, else --carried.
 
-    Raises ExportError where neither says it, or both do.
+    Raises ExportError where neither says it, or both do, or it is 0 for a class.
     """
     if stated and asked:
         raise ExportError("--carried is for networks that state no prior; this one does")
+    if never := [label for label in labels if stated and not stated.get(label)]:
+        seen = ", ".join(label for label in labels if label not in never)
+        raise ExportError(
+            f"no picture of {', '.join(never)} was ever drawn in the training, so that nothing "
+            f'moves it to another prior: leave --prior out, or train with classes="{seen}"'
+        )
     if stated:
         return _of(stated, labels, "as trained")
     if asked:
-        return read_prior(asked, labels, data_set)
+        return read_prior(asked, labels, data_set, modality)
     raise ExportError(
         "the network does not state which prior its probabilities carry (it was trained by version "
         "0.2.0 or before): say it by --carried, in the forms of --prior"
@@ -149,10 +164,9 @@ def with_prior(network: TrainedNetwork, asked: str, stated: str = "") -> Trained
     """
     run = network.run
     try:
-        records = of_modality(network.data_set.records, network.recipe.modality)
-        there = replace(network.data_set, records=tuple(records))
-        new = read_prior(asked, run.labels, there)
-        old = carried(run.prior, stated, run.labels, there)
+        learnt = run.labels, network.data_set, network.recipe.modality
+        new = read_prior(asked, *learnt)
+        old = carried(run.prior, stated, *learnt)
     except ExportError:
         raise
     except UserError as error:

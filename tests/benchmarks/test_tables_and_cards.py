@@ -15,7 +15,7 @@ from commands import call
 
 from benchmarks.accuracy import evaluate
 from benchmarks.commands.evaluate import EVALUATE
-from benchmarks.report import cards, curves
+from benchmarks.report import cards, curves, page
 from benchmarks.schema import tables
 from dermedge import DISCLAIMER, UserError
 from dermedge.bundle.bundle import Bundle, write_bundle
@@ -151,6 +151,26 @@ def test_cards_and_list_are_made_of_the_tables(full_bundle, people, tmp_path, mo
     assert "The splits are in `results/splits`." in models
 
 
+@pytest.mark.parametrize(
+    ("entry", "said"),
+    [
+        ({"imagenet_weights": True, "start": "", "teachers": []}, "ImageNet weights"),
+        ({"imagenet_weights": False, "start": ""}, "random weights"),
+        ({"imagenet_weights": False, "start": "dermoscopy@5630"}, "dermoscopy@5630"),
+        ({"start": "a", "teachers": ["b", "c.dermbundle"]}, "a; teachers: b, c.dermbundle"),
+        ({"imagenet_weights": True}, "ImageNet weights"),
+        ({"imagenet_weights": False}, "not stated"),
+    ],
+)
+def test_a_card_and_a_report_say_what_a_network_started_and_learnt_from(entry, said, full_bundle):
+    """'Started from ImageNet: no' hid that it knew another data set by its start."""
+    assert cards.started_from(entry) == said
+    manifest = replace(full_bundle.manifest, training_data=({"role": "classifier", **entry},))
+    bundle = replace(full_bundle, manifest=manifest)
+    assert said in page.render("t", bundle)
+    assert [one["start"] for one in cards.describe(bundle, [], [])["training"]] == [said]
+
+
 def test_a_bundle_without_figures_gets_a_card_that_says_so(tiny_bundle, tmp_path):
     path = tmp_path / "tiny.dermbundle"
     path.write_bytes(Path(tiny_bundle).read_bytes())
@@ -173,10 +193,10 @@ def test_links_to_a_bundle_whose_name_has_spaces_can_be_followed(tiny_bundle, tm
     path.write_bytes(Path(tiny_bundle).read_bytes())
     out = tmp_path / "MODELS.md"
     cards.main([str(path), "--results", str(tmp_path), "--out", str(out)])
-    for page in (out, path.with_suffix(".md")):
-        links = re.findall(r"\]\(([^) ]+)\)", page.read_text())
+    for written in (out, path.with_suffix(".md")):
+        links = re.findall(r"\]\(([^) ]+)\)", written.read_text())
         assert links
-        assert all((page.parent / unquote(link)).exists() for link in links)
+        assert all((written.parent / unquote(link)).exists() for link in links)
 
 
 def test_curves_are_against_epochs_and_average_the_losses(tmp_path):

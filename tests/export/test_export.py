@@ -447,6 +447,11 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
     # A device knows a bundle by its name: of another one it would take an earlier release again.
     assert "give --name, the same" in refused(capsys, segmenter, classifier, "--release", "2", *out)
     assert "no run folder" in refused(capsys, tmp_path, *out)
+    # Before anything is measured.
+    few = refused(capsys, segmenter, classifier, *out, "--precisions", "fp32", "int8")
+    assert "training pictures are too few to calibrate INT8 on: 500 are needed" in few
+    # Named behind them, the run is one of the precisions: not that none was given.
+    assert "got fp32 int8 " in refused(capsys, *out, "--precisions", "fp32", "int8", segmenter)
     assert ".dermbundle" in refused(capsys, segmenter, classifier, "--out", tmp_path / "x.zip")
     missing = tmp_path / "none" / "x.dermbundle"
     assert "no folder" in refused(capsys, segmenter, classifier, "--out", missing)
@@ -484,6 +489,19 @@ def test_a_damaged_run_is_refused(export_runs, tmp_path, capsys):
     stored.write_text(stored.read_text().replace("mobilegan-nano", "newer_net"))
     assert "there is no segmenter 'newer_net'" in refused(capsys, *command)
     assert not (tmp_path / "x.dermbundle").exists()
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [(("bcc", "mel"), "only malignant classes"), (("bkl", "nv"), "only benign classes")],
+)
+def test_a_run_of_one_kind_of_classes_is_refused(export_runs, tmp_path, capsys, labels, said):
+    """Before its pictures are measured, and not for its split, which another one would not mend."""
+    run = shutil.copytree(export_runs / "classifier", tmp_path / "run")
+    replace(load_run(run), labels=labels).save()
+    line = refused(capsys, run, "--out", tmp_path / "x.dermbundle")
+    assert said in line
+    assert "train with classes of both kinds" in line
 
 
 def test_a_run_that_was_stopped_is_exported_and_named(export_runs, tmp_path, capsys):

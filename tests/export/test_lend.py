@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from dermedge.data import Split
 from dermedge.data.leak import FILE, LEARNT, VAL, TrainingPictures
 from dermedge.image.preprocess import Preprocessing
 from dermedge.image.read import Picture
+from export import pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -102,10 +104,40 @@ def test_the_app_opens_what_was_put_together(export_runs, tiny_bundle, tmp_path,
     assert " ok " in line
 
 
-def test_crops_are_placed_by_the_lent_segmenter(export_runs, tiny_bundle, tmp_path):
+def test_crops_are_placed_by_the_lent_segmenter(export_runs, tiny_bundle, tmp_path, capsys):
     out = tmp_path / "cropped.dermbundle"
-    assert export(export_runs / "cropped", out, "--with", tiny_bundle) == 0
+    run = shutil.copytree(export_runs / "cropped", tmp_path / "run")
+    recipe = run / "recipe.toml"
+    text = recipe.read_text().replace('crop_by = ""', f'crop_by = "{tiny_bundle}"')
+    recipe.write_text(text)
+    assert f"give --with {tiny_bundle}, whose segmenter placed them" in refused(capsys, run, out)
+    assert export(run, out, "--with", tiny_bundle) == 0
+    # The run notes none.
+    assert f"{tiny_bundle}, whose segmenter placed the crops" in capsys.readouterr().err
     assert cli.main(["verify", "--bundle", str(out)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        ({}, ""),
+        ({"threshold": 0.7}, "placed, and the one here is another: the device's crops are others"),
+        ({"sha256": "0" * 64}, "is gone or another bundle by now: whether the segmenter here"),
+        ({"path": "gone.dermbundle"}, "is gone or another bundle by now: whether the segmenter"),
+    ],
+)
+def test_a_segmenter_that_did_not_place_the_crops_of_the_training_is_said(
+    tiny_bundle, capsys, other, said
+):
+    bundle = Bundle.open(tiny_bundle)
+    path = other.get("path", str(tiny_bundle))
+    run = SimpleNamespace(folder="runs/x", teachers={path: other.get("sha256", bundle.sha256)})
+    network = SimpleNamespace(recipe=SimpleNamespace(crop_by=path), run=run)
+    limit = other.get("threshold", bundle.manifest.thresholds.mask)
+    pipeline._warn_of_other_crops(network, bundle.model("segmenter"), limit)
+    printed = capsys.readouterr().err
+    assert said in printed
+    assert bool(printed) == bool(said)
 
 
 def test_learnt_test_pictures_are_named(export_runs, tmp_path, capsys):

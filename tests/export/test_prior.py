@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from dermedge import UserError, cli
+from dermedge import UserError, cli, data
 from dermedge.bundle.bundle import Bundle
 from dermedge.image.read import write_png
 from dermedge.runtime import open_session
 from export import ExportError
 from export.calibration.temperature import fit_temperature, log_softmax
 from export.runs.load import load_networks
-from export.runs.prior import last_layer, log_ratio, read_prior, with_prior
+from export.runs.prior import carried, last_layer, log_ratio, read_prior, with_prior
 from export.thresholds.choose import operating_points
 from export.validation.weights import prior_weights
 
@@ -37,6 +37,15 @@ def test_the_forms_of_a_prior(tmp_path):
             table.write(f"{number}.png,{name}\n" if number else f"image,diagnosis\n0.png,{name}\n")
     # As --data takes it.
     assert read_prior(f"CSV={tmp_path}", LABELS).shares.tolist() == [0.25, 0.5, 0.25]
+    # Of the pictures that the network is for, as one's own set is counted.
+    lines = (tmp_path / "data.csv").read_text().splitlines()
+    kinds = ["modality", "clinical", "dermoscopic", "clinical", ""]
+    both = "\n".join(map(",".join, zip(lines, kinds, strict=True)))
+    (tmp_path / "data.csv").write_text(both)
+    own = data.load("csv", tmp_path)
+    for text in (f"csv={tmp_path}", "csv"):
+        found = read_prior(text, LABELS, own, "clinical")
+        assert found.shares.tolist() == pytest.approx([1 / 3] * 3)
     (tmp_path / "place.csv").write_text("class,share\nmel,30\nbcc,10\nnv,60\n")
     assert read_prior(str(tmp_path / "place.csv"), LABELS).shares.tolist() == pytest.approx(
         given.shares.tolist()
@@ -58,6 +67,13 @@ def test_the_forms_of_a_prior(tmp_path):
 def test_what_is_no_prior_of_these_classes_is_refused(text, said):
     with pytest.raises(ExportError, match=said):
         read_prior(text, LABELS)
+
+
+def test_a_class_that_was_never_drawn_is_moved_to_no_prior():
+    """As of a source of weight 0. 'it has no bcc' named no way out."""
+    stated = {"mel": 0.5, "nv": 0.5, "bcc": 0.0}
+    with pytest.raises(ExportError, match=r"no picture of bcc .* --prior out, .*\"mel, nv\""):
+        carried(stated, "", LABELS, None)
 
 
 def test_a_prior_is_undone_exactly():

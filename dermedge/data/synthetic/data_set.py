@@ -16,7 +16,7 @@ from dermedge import UserError
 from dermedge.data.synthetic.looks import LOOKS, class_shares, random_ita
 from dermedge.data.synthetic.picture import STYLES, check_arguments, draw
 from dermedge.data.synthetic.skin import skin_type
-from dermedge.files import write_atomic
+from dermedge.files import names_in, write_atomic
 from dermedge.taxonomy import MALIGNANT
 
 LICENCE = "procedural, Apache-2.0"
@@ -86,7 +86,7 @@ def _claim(root: Path, settings: dict[str, Any]) -> None:
     try:
         stored = json.loads(marker.read_text())["settings"]
     except FileNotFoundError:
-        if root.is_dir() and any(root.iterdir()):
+        if root.is_dir() and names_in(root):
             raise UserError(
                 f"{root} is not empty and holds no drawn pictures; choose another folder"
             ) from None
