@@ -205,7 +205,9 @@ def set_pin(folder: Path, ask: Callable[[str], str]) -> None:
 
 class _Handler(RotatingFileHandler):
     def handleError(self, record: logging.LogRecord) -> None:
-        """A full disk, or one that cannot be written: not a traceback for each line."""
+        """A full disk, or one that cannot be written: not a traceback for each line, of which the
+        first comes before `unforeseen.keep_quiet`.
+        """
 
 
 class Journal:

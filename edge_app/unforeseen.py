@@ -68,5 +68,6 @@ def keep_quiet() -> None:
     threading.excepthook = _hook
     sys.unraisablehook = _hook
     logging.captureWarnings(True)
+    logging.raiseExceptions = False  # of a stream that takes no line: a traceback with each
     logging.getLogger().addHandler(logging.NullHandler())  # else warnings go to standard error
     cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)

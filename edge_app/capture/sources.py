@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -314,10 +315,9 @@ class StreamMonitor:
 
 
 def _in_bgr(pipeline: str) -> str:
-    """The pipeline with BGR for its sink. OpenCV takes other layouts of colour, too, and does not
-    say which it was: red and blue would change places."""
-    before, _, sink = pipeline.rpartition(" ! ")
-    return f"{before} ! videoconvert ! video/x-raw,format=BGR ! {sink}"
+    """The pipeline with BGR for its appsink. OpenCV takes other layouts of colour, too, and does
+    not say which it was: red and blue would change places."""
+    return re.sub(r"!(?=\s*appsink\b)", "! videoconvert ! video/x-raw,format=BGR !", pipeline)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:

@@ -222,7 +222,7 @@ class _CasePage(Page):
             self.pdf.image(jpeg(image), at, self.y, h=tall, w=tall * ratio)
             if bar:
                 title = _("{title} (bar: 5 mm)", title=title)
-            self.text(x, self.y + tall + 1, across, title, 8.5, color=QUIET, lines=1)
+            self.line(x, self.y + tall + 1, across, title, 8.5, color=QUIET)
         self.y += tall + 7.5
 
     def below_pictures(

@@ -67,12 +67,11 @@ class Changes:
         self._erasing.make_room(2 * len(picture))  # in the log, and then in its place
         with self._file.writing() as connection:
             head = audit.note_clock(connection, self._file.keys, clock.now())
-            wrong = bool(head.wrong) and item.dating == BY_CLOCK
-            item = replace(
-                item,
-                sequence=head.number + 1,  # of its entry in the audit trail
-                dating=CLOCK_WRONG if wrong else item.dating,
-            )
+            item = replace(item, sequence=head.number + 1)  # of its entry in the audit trail
+            if head.wrong and item.dating == BY_CLOCK:
+                item = replace(item, dating=CLOCK_WRONG)
+            elif head.wrong and item.dating == UNKNOWN:  # it was added after that
+                item = replace(item, taken=head.seen or item.taken)
             self._rows.insert(connection, "capture", item, sealed)
             self._rows.summarise_one_more(connection, item)
         return item
@@ -165,9 +164,12 @@ class Changes:
             touched, limit = set(), clock.moment(now) + clock.TOLERANCE
             # A damaged one is shown nowhere, nor is its date.
             for item in self._rows.within(connection, "capture"):
-                ahead = item.dating == BY_CLOCK and clock.moment(item.taken) > limit
-                if ahead and item.origin == keys.origin:
-                    marked = replace(item, dating=CLOCK_WRONG)
+                by_clock = item.dating in (BY_CLOCK, UNKNOWN) and item.origin == keys.origin
+                if by_clock and clock.moment(item.taken) > limit:
+                    if item.dating == UNKNOWN:  # it was added by now
+                        marked = replace(item, taken=now)
+                    else:
+                        marked = replace(item, dating=CLOCK_WRONG)
                     self._rows.put(connection, "capture", marked, "date capture")
                     touched.add(item.lesion)
             self._rows.summarise(connection, touched)

@@ -86,6 +86,30 @@ def test_a_clock_that_ran_ahead_is_confirmed_and_pictures_of_that_time_are_marke
     cases.close()
 
 
+@pytest.mark.parametrize("wrong", ["2031-05-05T00:00:00.000Z", "2099-01-01T00:00:00.000Z"])
+def test_what_has_no_date_was_not_added_when_the_clock_was_wrong(tmp_path, at, wrong):
+    """It and all that came after it stood behind photos of later years, as the newest."""
+    at(NOV)
+    cases = Store.create(tmp_path / "cases", PASSPHRASE)
+    lesion = spot(cases)
+    first = take(cases, lesion)
+    at(wrong)
+    undated = replace(first, taken="", dating="unknown")
+    undated = cases.add_capture(undated, b"picture")
+    at(DEC)
+    if cases.clock_behind():
+        cases.confirm_clock()
+    second = take(cases, lesion)
+    at("2027-02-02T10:00:00.000Z")
+    old = take(cases, lesion, taken="2027-01-01T10:00:00.000Z")
+    found = cases.captures(lesion.id)
+    assert [one.id for one in found] == [first.id, undated.id, second.id, old.id]
+    assert found[1].dating == "unknown"
+    assert NOV <= found[1].taken <= DEC
+    cases.check()
+    cases.close()
+
+
 def test_a_date_is_corrected_within_those_around_it_and_marked(tmp_path, at):
     at(NOV)
     cases = Store.create(tmp_path / "cases", PASSPHRASE)

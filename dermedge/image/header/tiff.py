@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 from dataclasses import dataclass, field
@@ -120,7 +121,7 @@ def taken_on(exif: bytes) -> datetime | None:
     try:
         tiff = _Directories(exif.removeprefix(b"Exif\0\0"))
         photo = tiff.directory(tiff.directory(tiff.first).one(_EXIF, 0)).numbers
-        texts = (bytes(photo.get(tag, ())).decode("ascii") for tag in _TEXTS)
+        texts = (bytes(photo.get(tag, ())).decode("latin-1") for tag in _TEXTS)
         return stated_time(*texts)
     except (ValueError, struct.error):
         return None
@@ -131,12 +132,14 @@ def stated_time(when: str, zone: str) -> datetime | None:
 
     Where no time zone is named, that of this device is meant.
     """
-    try:
-        day, hour = when.strip("\0 ").split()
-        stated = f"{day.replace(':', '-')}T{hour}{zone.strip(chr(0) + ' ')}"
-        return datetime.fromisoformat(stated).astimezone()
-    except (ValueError, OverflowError, OSError):  # the last two of days that no clock here can say
-        return None
+    # One that is not known is written "   :  "; Python 3.10 reads no "Z".
+    for offset in (zone.strip("\0 ").replace("Z", "+00:00"), ""):
+        # The last two are of days that no clock here can say.
+        with contextlib.suppress(ValueError, OverflowError, OSError):
+            day, hour = when.strip("\0 ").split()
+            stated = f"{day.replace(':', '-')}T{hour}{offset}"
+            return datetime.fromisoformat(stated).astimezone()
+    return None
 
 
 def xmp_orientation(xmp: bytes) -> int | None:

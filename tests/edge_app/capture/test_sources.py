@@ -165,16 +165,24 @@ def test_pipeline_without_gstreamer_says_so(monkeypatch):
         open_source("nvarguscamerasrc ! videoconvert ! appsink")
 
 
-def test_a_pipeline_hands_over_bgr_whatever_its_camera_gives(camera, monkeypatch):
+@pytest.mark.parametrize(
+    "pipeline",
+    [
+        "nvarguscamerasrc ! nvvidconv ! video/x-raw,format=RGBA{} ! appsink drop=1",
+        "v4l2src ! video/x-raw,format=BGR{} !appsink",
+        # What else is made of the picture stays as it is: mp4mux does not give what is converted.
+        "v4l2src ! tee name=t t. ! queue{} ! appsink t. ! x264enc ! mp4mux ! filesink location=a",
+    ],
+)
+def test_a_pipeline_hands_over_bgr_whatever_its_camera_gives(camera, monkeypatch, pipeline):
     """OpenCV takes RGBA as BGRA, and the planes of NV12 as a gray picture: they were judged so."""
     asked = []
     monkeypatch.setattr(sources.cv2.videoio_registry, "hasBackend", lambda _: True)
     monkeypatch.setattr(camera, "__init__", lambda _, spec, backend: asked.append(spec))
     # OpenCV stops and starts a pipeline for whatever is set, known or not.
     monkeypatch.setattr(camera, "set", lambda *words: asked.append(words))
-    open_source("nvarguscamerasrc ! nvvidconv ! video/x-raw,format=RGBA ! appsink drop=1")
-    (pipeline,) = asked
-    assert pipeline.endswith("format=RGBA ! videoconvert ! video/x-raw,format=BGR ! appsink drop=1")
+    open_source(pipeline.format(""))
+    assert asked == [pipeline.format(" ! videoconvert ! video/x-raw,format=BGR")]
 
 
 def test_what_is_no_source_is_refused_in_one_line(tmp_path):

@@ -216,12 +216,14 @@ def test_pictures_of_any_form_fit(tmp_path, shots, size):
 
 def test_a_case_is_written_in_the_language_of_the_app(tmp_path, shots):
     path = tmp_path / "case.pdf"
+    earlier, now = (replace(it, capture=replace(it.capture, dating="unknown")) for it in shots)
     language.use("de")
     try:
-        write_case(path, shots[1], shots[0], PERSON, LESION, EVERYTHING)
+        write_case(path, now, earlier, PERSON, LESION, EVERYTHING)
     finally:
         language.use("en")
     text = read(path)[0]
+    assert text.count("(Balken: 5 mm)") == 2  # below a picture without a date it was cut off
     for words in ("Bericht über eine Hautstelle", "weiblich", "Seit dem früheren Foto", "Balken"):
         assert words in text, words
     assert "Modelldatei SHA-256" in text
