@@ -196,10 +196,11 @@ _VAGUE = re.compile(
     r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa|ignorad\w*|okand\w*"
     r"|uk(?:endt|jent)|belirsiz|bilinm\w*|tanisiz|await\w*|tbd|to be (?:determined|confirmed)"
     r"|folgt|abwart\w*|steht aus|offen|en (?:cours|espera|estudio)|em (?:analise|andamento)"
-    r"|in corso|(?:a|da|por|zu) (?:[ck]onferm\w*|confirm\w*|defini\w*|bestimmen)|aguard\w*"
+    r"|in corso|(?:a|da|por|zu) (?:conferm\w*|confirm[ae]r\w*|definire?|bestimmen)|aguard\w*"
     r"|beklen\w*|afvent\w*|avvent\w*|vantar|afwacht\w*|volgt|oczek\w*|w trakcie"
     # Where it stands, or that there is none.
-    r"|(?:see|siehe|s|voir|ver|zie) (?:report|befund|histo|patholog|compte|verslag)\w*"
+    r"|(?:see|siehe|voir|ver|zie) (?:report|befund|histo|patholog|compte|verslag)\w*"
+    r"|s (?:befund\w*|histo(?:logie)?|pathologie)"  # not "Bowen's histology"
     r"|insufficient|inadequate|nondiagnostic"
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"

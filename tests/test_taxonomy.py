@@ -16,7 +16,7 @@ WORDS = {
         "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
         "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
         "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
-        "lentigo malin de Dubreuilh"
+        "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -49,7 +49,7 @@ WORDS = {
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
-        "rogowacenia słoneczne; cheratoză actinică"
+        "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
