@@ -58,6 +58,11 @@ _CODES = {
 }
 
 _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
+# Of what a nevus is that is no mole.
+_NO_MOLE = (
+    r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!ial)|elasti"
+    r"|eccrin|connectiv)\w*"
+)
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
     r"|(?:k|ch)eratoz\w*|keratoosi)\b"
@@ -132,9 +137,8 @@ _WORDS = tuple(
         ),
         (
             # Also the syndromes in whose name a class is only a part.
-            rf"\b{_NEVUS} (?:sebac|talg|comedon|des?pigment|an(?:a)?em|lipomat|epiderm|becker"
-            rf"|ach?rom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
-            rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
+            rf"\b{_NEVUS} {_NO_MOLE}|\b{_NO_MOLE}(?: s| tissue)? {_NEVUS}\b"
+            rf"|\bwhite sponge {_NEVUS}\b"
             rf"|\b(?:talgdrusen|becker|epidermal|komedonen|bindegewebs|haar){_NEVUS}\b"
             rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
             rf"|basal cell {_NEVUS}",

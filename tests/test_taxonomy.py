@@ -104,7 +104,8 @@ WORDS = {
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
         "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
-        "fibroma mole; fibromas moles; nevo despigmentado"
+        "fibroma mole; fibromas moles; nevo despigmentado; achromic nevus; comedo naevus; "
+        "anaemic naevus"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
