@@ -172,6 +172,13 @@ def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column
     assert "columns of data.csv that are not read: 1" in noted(data_set)
 
 
+def test_the_age_of_a_patient_is_no_patient(tmp_path):
+    """Renamed as was asked, it made one person of all who are 40."""
+    columns = ("환자나이", "환자성별", "患者年龄", "患者性別")
+    data_set = own(tmp_path, f"image,{','.join(columns)}", "a.png,40,x,40,x")
+    assert "columns of data.csv that are not read: 4" in noted(data_set)
+
+
 @pytest.mark.parametrize(
     ("columns", "cells"), [("nv,mel", "1,0"), ("what,x", "nevus,7"), ("melanoma,x", "1,2")]
 )
