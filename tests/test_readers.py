@@ -601,7 +601,10 @@ def test_parts_in_the_names_of_folders(tmp_path, train, val):
     assert Counter(record.official for record in data_set.records) == {"train": 4, "val": 4}
 
 
-@pytest.mark.parametrize("name", ["holdout", "Hold-out set", "eval", "test_external", "Testmenge"])
+@pytest.mark.parametrize(
+    "name",
+    ["holdout", "Hold-out set", "eval", "test_external", "Testmenge", "external_validation"],
+)
 def test_what_is_held_out_is_not_learnt_from(tmp_path, name):
     data_set = tree(tmp_path, "train/mel/1.jpg", "train/nv/2.jpg", f"{name}/mel/3.jpg")
     assert sorted(record.official for record in data_set.records) == ["test", "train", "train"]
