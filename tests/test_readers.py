@@ -332,6 +332,7 @@ def test_what_spreadsheets_add_is_harmless(tmp_path):
         ('"Size\n(mm)";image;SkinType', "3;a.png;III"),
         ('Nr;"Size;\n""mm""";Image;SkinType', "1;3;a.png;III"),
         ('image;"Size\n(mm)";SkinType', "a.png;3;III"),
+        ('image,Size "a;b;c;d",SkinType', "a.png,3,III"),
     ],
 )
 def test_a_header_of_several_lines_is_read_whole(tmp_path, lines):
