@@ -49,13 +49,15 @@ def _peers(args: argparse.Namespace) -> int:
         command,
         progress=lambda text: print(printable(text), file=sys.stderr),
     )
-    write_atomic(args.out, measure.to_csv(rows))
-    for row in rows:
-        figure = row["reason"] or (
-            f"{row['ms']:>8.2f} ms, {row['times_of_ours']:.2f} times ours "
-            f"({row['times_of_ours_low']:.2f} to {row['times_of_ours_high']:.2f})"
-        )
-        print(printable(f"{row['what']:<26}{row['side']:<26}{figure}"))
+    try:
+        write_atomic(args.out, measure.to_csv(rows))
+    finally:  # a full disk must not cost the figures
+        for row in rows:
+            figure = row["reason"] or (
+                f"{row['ms']:>8.2f} ms, {row['times_of_ours']:.2f} times ours "
+                f"({row['times_of_ours_low']:.2f} to {row['times_of_ours_high']:.2f})"
+            )
+            print(printable(f"{row['what']:<26}{row['side']:<26}{figure}"))
     print(f"written: {printable(args.out)}")
     return 0
 

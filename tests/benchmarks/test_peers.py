@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import call
 
+from benchmarks.commands import peers
 from benchmarks.commands.peers import PEERS
 from benchmarks.peers import measure, runtimes
 from benchmarks.peers.compared import ROUNDS, SAME, Side
@@ -84,6 +85,18 @@ def test_the_command_names_the_bundle(tiny_bundle, tmp_path, monkeypatch):
     call(PEERS, "--bundle", tiny_bundle, "--runs", "runs/a", "--out", tmp_path / "peers.csv")
     words = f"dermedge peers --bundle {tiny_bundle.name} --runs a --threads 1 --seconds 30"
     assert given == [words]
+
+
+def test_a_full_disk_costs_no_figures(tiny_bundle, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("No space left on device")
+
+    rows = [dict.fromkeys(measure.COLUMNS, "") | {"side": "theirs", "reason": "not installed"}]
+    monkeypatch.setattr(measure, "measure", lambda *_, **__: rows)
+    monkeypatch.setattr(peers, "write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        call(PEERS, "--bundle", tiny_bundle, "--runs", "a", "--out", tmp_path / "peers.csv")
+    assert "not installed" in capsys.readouterr().out
 
 
 def test_a_run_of_another_network_is_refused(tiny_bundle):
