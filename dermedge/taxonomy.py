@@ -60,7 +60,7 @@ _CODES = {
 _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 # Of what a nevus is that is no mole.
 _NO_MOLE = (
-    r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!ial)|elasti"
+    r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!i[ao])|elasti"
     r"|eccrin|connectiv)\w*"
 )
 _KERATOSIS = (
@@ -209,11 +209,12 @@ _VAGUE = re.compile(
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
-    r"|kein\w*|nein|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
+    r"|kein\w*|nein|nicht|ohne|\w*ausschluss|ausgeschlossen|ausschliessen|\w*verdacht\w*|v a"
     r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
-    r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
-    r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
-    r"|vereinbar|passend|evtl|ev|ggfs?|nachsorge|vor (?:jahr|monat)\w*"
+    r"|zustand nach|z n|st p|(?:\w+om)?narben?|gegen|(?:tumor|metastasen)?frei|verd|vdt?|va|v auf"
+    r"|aus(?:ge|zu)?schl|a e|wohl|fraglich\w*"
+    r"|\w*vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
+    r"|vereinbar|passend|evtl|ev|ggfs?|\w*nachsorge|vor (?:jahr|monat)\w*"
     r"|nach(?:exzision|resektion|schnitt)\w*|fruhere\w*|abkl(?:arung)?|frage|risiko"
     # French
     r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"

@@ -149,6 +149,8 @@ WORDS = {
         "punch biopsy; biyopsi bekleniyor; en cours; à confirmer; em análise; da definire; "
         "excised; afventer svar; histopathology; Patoloji; "
         "melanoma, to be confirmed; nondiagnostic; Exzisionsbiopsie; wynik oczekuje; okänd; "
+        "Basalzellkarzinomverdacht; Nävusverdacht; Basalzellkarzinomnarbe; metastasenfrei; "
+        "Plattenepithelkarzinomvorstufe; Basalzellkarzinomnachsorge; "
         "Nachsorge Melanom; Kontrolle bei Melanom; Verlaufskontrolle BCC; Melanom vor 5 Jahren; "
         "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
         "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "
