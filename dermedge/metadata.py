@@ -45,7 +45,7 @@ _WORDS = tuple(
             "lower extremity",
         ),
         (
-            r"upper (extremity|limb)|fore ?arm|\barms?\b|\bhand(?![eyl])|hand\b|finger|elbow"
+            r"upper (extremity|limb)|fore ?arm|\barms?\b|\bhand(?!y)|hand\b|finger|elbow"
             r"|shoulder|wrist",
             "upper extremity",
         ),

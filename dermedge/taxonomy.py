@@ -58,6 +58,11 @@ _CODES = {
 }
 
 _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
+# Of what a nevus is that is no mole.
+_NO_MOLE = (
+    r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!i[ao])|elasti"
+    r"|eccrin|connectiv)\w*"
+)
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
     r"|(?:k|ch)eratoz\w*|keratoosi)\b"
@@ -132,9 +137,8 @@ _WORDS = tuple(
         ),
         (
             # Also the syndromes in whose name a class is only a part.
-            rf"\b{_NEVUS} (?:sebac|talg|comedon|des?pigment|an(?:a)?em|lipomat|epiderm|becker"
-            rf"|ach?rom|elastic|eccrin|connectiv)\w*|\b(?:sebac\w+|epiderm\w+|becker\w*(?: s\w*)?"
-            rf"|connective tissue|eccrine|verrucous epidermal|white sponge) {_NEVUS}\b"
+            rf"\b{_NEVUS} {_NO_MOLE}|\b{_NO_MOLE}(?: s| tissue)? {_NEVUS}\b"
+            rf"|\bwhite sponge {_NEVUS}\b"
             rf"|\b(?:talgdrusen|becker|epidermal|komedonen|bindegewebs|haar){_NEVUS}\b"
             rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
             rf"|basal cell {_NEVUS}",
@@ -196,19 +200,21 @@ _VAGUE = re.compile(
     r"|onbekend|nieznan\w*|ausstehend\w*|en attente|pendi?ente|in attesa|ignorad\w*|okand\w*"
     r"|uk(?:endt|jent)|belirsiz|bilinm\w*|tanisiz|await\w*|tbd|to be (?:determined|confirmed)"
     r"|folgt|abwart\w*|steht aus|offen|en (?:cours|espera|estudio)|em (?:analise|andamento)"
-    r"|in corso|(?:a|da|por|zu) (?:[ck]onferm\w*|confirm\w*|defini\w*|bestimmen)|aguard\w*"
+    r"|in corso|(?:a|da|por|zu) (?:conferm\w*|confirm[ae]r\w*|definire?|bestimmen)|aguard\w*"
     r"|beklen\w*|afvent\w*|avvent\w*|vantar|afwacht\w*|volgt|oczek\w*|w trakcie"
     # Where it stands, or that there is none.
-    r"|(?:see|siehe|s|voir|ver|zie) (?:report|befund|histo|patholog|compte|verslag)\w*"
+    r"|(?:see|siehe|voir|ver|zie) (?:report|befund|histo|patholog|compte|verslag)\w*"
+    r"|s (?:befund\w*|histo(?:logie)?|pathologie)"  # not "Bowen's histology"
     r"|insufficient|inadequate|nondiagnostic"
     # Of several languages: a control, the family, what is cut out again.
     r"|\w*[ck]ontroll?\w*|famil\w*|re ?ex[cz]i[sz]\w*"
     # German
-    r"|kein\w*|nein|nicht|ohne|ausschluss|ausgeschlossen|ausschliessen|verdacht\w*|v a|fraglich\w*"
+    r"|kein\w*|nein|nicht|ohne|\w*ausschluss|ausgeschlossen|ausschliessen|\w*verdacht\w*|v a"
     r"|moglich\w*|moeglich\w*|wahrscheinlich\w*|vermutlich\w*|eher|ehesten|unklar\w*|unsicher\w*"
-    r"|zustand nach|z n|st p|narben?|gegen|frei|verd|vdt?|va|v auf|aus(?:ge|zu)?schl|a e|wohl"
-    r"|vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
-    r"|vereinbar|passend|evtl|ev|ggfs?|nachsorge|vor (?:jahr|monat)\w*"
+    r"|zustand nach|z n|st p|(?:\w+om)?narben?|gegen|(?:tumor|metastasen)?frei|verd|vdt?|va|v auf"
+    r"|aus(?:ge|zu)?schl|a e|wohl|fraglich\w*"
+    r"|\w*vorstufen?|\w*anamnes\w*|angst|fragl|moe?gl|wahrsch|vermutl|unkl|zn|st n|status nach"
+    r"|vereinbar|passend|evtl|ev|ggfs?|\w*nachsorge|vor (?:jahr|monat)\w*"
     r"|nach(?:exzision|resektion|schnitt)\w*|fruhere\w*|abkl(?:arung)?|frage|risiko"
     # French
     r"|pas|sans|exclu\w*|eliminer|ecarter|ecarte|soupcon\w*|contre|incertain\w*|cicatrice\w*"

@@ -394,7 +394,7 @@ def test_drawings_overwrite_none_of_another_picture(tmp_path, tiny_bundle, capsy
     words = ["--bundle", str(tiny_bundle), option, str(drawn.parent)]
     for folder, status in (("first", 0), ("first", 0), ("second", 2)):
         assert cli.main(["analyze", str(tmp_path / folder), *words]) == status
-    assert "would be overwritten; choose another folder" in capsys.readouterr().err
+    assert "would be overwritten; choose another folder, or delete" in capsys.readouterr().err
     write_png(drawn, np.zeros((64, 80), np.uint8))
     by_hand = drawn.read_bytes()
     assert cli.main(["analyze", str(tmp_path / "first"), *words]) == 2

@@ -67,6 +67,7 @@ def test_near_ages_are_near():
         ("linke Backe", None),
         ("seit 2 Jahren vorhanden", None),
         ("Handy-Foto", None),
+        ("beide handen", "upper extremity"),
         ("rechter Handrücken", "upper extremity"),
         ("Handfläche", "palms/soles"),
         ("handpalm", "palms/soles"),

@@ -172,6 +172,13 @@ def test_a_column_that_counts_or_names_lesions_is_no_id_of_them(tmp_path, column
     assert "columns of data.csv that are not read: 1" in noted(data_set)
 
 
+def test_the_age_of_a_patient_is_no_patient(tmp_path):
+    """Renamed as was asked, it made one person of all who are 40."""
+    columns = ("환자나이", "환자성별", "患者年龄", "患者性別")
+    data_set = own(tmp_path, f"image,{','.join(columns)}", "a.png,40,x,40,x")
+    assert "columns of data.csv that are not read: 4" in noted(data_set)
+
+
 @pytest.mark.parametrize(
     ("columns", "cells"), [("nv,mel", "1,0"), ("what,x", "nevus,7"), ("melanoma,x", "1,2")]
 )
@@ -325,6 +332,7 @@ def test_what_spreadsheets_add_is_harmless(tmp_path):
         ('"Size\n(mm)";image;SkinType', "3;a.png;III"),
         ('Nr;"Size;\n""mm""";Image;SkinType', "1;3;a.png;III"),
         ('image;"Size\n(mm)";SkinType', "a.png;3;III"),
+        ('image,Size "a;b;c;d",SkinType', "a.png,3,III"),
     ],
 )
 def test_a_header_of_several_lines_is_read_whole(tmp_path, lines):
@@ -594,7 +602,10 @@ def test_parts_in_the_names_of_folders(tmp_path, train, val):
     assert Counter(record.official for record in data_set.records) == {"train": 4, "val": 4}
 
 
-@pytest.mark.parametrize("name", ["holdout", "Hold-out set", "eval", "test_external", "Testmenge"])
+@pytest.mark.parametrize(
+    "name",
+    ["holdout", "Hold-out set", "eval", "test_external", "Testmenge", "external_validation"],
+)
 def test_what_is_held_out_is_not_learnt_from(tmp_path, name):
     data_set = tree(tmp_path, "train/mel/1.jpg", "train/nv/2.jpg", f"{name}/mel/3.jpg")
     assert sorted(record.official for record in data_set.records) == ["test", "train", "train"]

@@ -16,7 +16,7 @@ WORDS = {
         "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
         "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
         "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
-        "lentigo malin de Dubreuilh"
+        "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -49,7 +49,7 @@ WORDS = {
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
-        "rogowacenia słoneczne; cheratoză actinică"
+        "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -104,7 +104,8 @@ WORDS = {
         "epidermoid cyst; seborrheic dermatitis; 1. Eczema 1677; lipoma; "
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
         "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
-        "fibroma mole; fibromas moles; nevo despigmentado"
+        "fibroma mole; fibromas moles; nevo despigmentado; achromic nevus; comedo naevus; "
+        "anaemic naevus"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -148,6 +149,8 @@ WORDS = {
         "punch biopsy; biyopsi bekleniyor; en cours; à confirmer; em análise; da definire; "
         "excised; afventer svar; histopathology; Patoloji; "
         "melanoma, to be confirmed; nondiagnostic; Exzisionsbiopsie; wynik oczekuje; okänd; "
+        "Basalzellkarzinomverdacht; Nävusverdacht; Basalzellkarzinomnarbe; metastasenfrei; "
+        "Plattenepithelkarzinomvorstufe; Basalzellkarzinomnachsorge; "
         "Nachsorge Melanom; Kontrolle bei Melanom; Verlaufskontrolle BCC; Melanom vor 5 Jahren; "
         "Nachexzision Melanom; re-excision melanoma; melanoma screening; melanoma 5 years ago; "
         "familiäre Belastung: Melanom; suivi mélanome; mélanome il y a 3 ans; control de melanoma; "

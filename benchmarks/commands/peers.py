@@ -51,7 +51,7 @@ def _peers(args: argparse.Namespace) -> int:
     )
     try:
         write_atomic(args.out, measure.to_csv(rows))
-    finally:  # a disk that is full by now does not cost the figures
+    finally:  # a full disk must not cost the figures
         for row in rows:
             figure = row["reason"] or (
                 f"{row['ms']:>8.2f} ms, {row['times_of_ours']:.2f} times ours "

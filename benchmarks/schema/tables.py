@@ -185,20 +185,30 @@ def update(path: str | Path, result: dict, precision: str = "") -> None:
     """
     keys = {key["method"]: key | {"precision": precision} for key in _keys(result)}
     measured = {tuple(key.values()) for key in keys.values()}
+    rows = list(_rows(result, keys))
+    measured |= _as_before(path, rows)
     files = [
         (file, columns, [row for row in read(file, columns) if _key(row) not in measured], new)
         for file, columns, new in (
-            (Path(path), COLUMNS, list(_rows(result, keys))),
+            (Path(path), COLUMNS, rows),
             (groups_of(path), GROUP_COLUMNS, list(_groups(result, keys)) if keys else []),
         )
     ]
     for file, columns, others, new in files:  # both were read: neither is written alone
         buffer = io.StringIO()
-        rows: list[dict[str, str]] = sorted([*others, *new], key=_order)
+        written: list[dict[str, str]] = sorted([*others, *new], key=_order)
         writer = csv.DictWriter(buffer, list(columns), lineterminator="\n", restval="")
         writer.writeheader()
-        writer.writerows(rows)
+        writer.writerows(written)
         write_atomic(file, buffer.getvalue())
+
+
+def _as_before(path: str | Path, rows: list[dict[str, str]]) -> set[tuple[str, ...]]:
+    """The keys by which version 0.2.0 stored these rows: of all pictures it stated no split. Not
+    where it measured another number of pictures."""
+    stored = {_key(row): row["pictures"] for row in read(path)}
+    older = {_key(row | {"split_sha256": ""}): row for row in rows if row["part"] == "all"}
+    return {key for key, row in older.items() if stored.get(key) == row["pictures"]}
 
 
 def _key(row: dict[str, str]) -> tuple[str, ...]:

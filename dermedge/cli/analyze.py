@@ -294,30 +294,26 @@ def _prepare_folders(args: argparse.Namespace, sources: list[str]) -> None:
 def _check_overwritten(drawing: Path, source: str) -> None:
     """UserError where a drawing is there that is none of this picture: somebody's own mask, or one
     of another card's IMG_0001."""
+    from dermedge.batch import content_of
     from dermedge.image.header import ImageError
-    from dermedge.image.read import is_about
+    from dermedge.image.read import is_about, load
 
     if not drawing.is_file():
         return
     try:
-        about = _about(source)
+        about = _about(load(content_of(source)))
     except (ImageError, OSError):  # nothing will be drawn of it
         return
     if not is_about(drawing, about):
         raise UserError(
             f"{drawing} is there, and does not say that it was drawn of {source}: it would be "
-            "overwritten; choose another folder"
+            "overwritten; choose another folder, or delete what an earlier version drew"
         )
 
 
-def _about(source: str) -> str:
+def _about(picture: bytes) -> str:
     """What is written into the drawings of a picture."""
-    from dermedge.batch import content_of
-    from dermedge.image.read import load
-
-    return (
-        f"drawn by dermedge, SHA-256 of the picture {sha256(load(content_of(source))).hexdigest()}"
-    )
+    return f"drawn by dermedge, SHA-256 of the picture {sha256(picture).hexdigest()}"
 
 
 def _is_within(folder: Path, pictures: Path) -> bool:
@@ -352,9 +348,10 @@ def _metadata(args: argparse.Namespace, bundle: Bundle) -> dict[str, object]:
 
 def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Analyzer) -> None:
     from dermedge.batch import content_of, stem
-    from dermedge.image.read import read_image, write_png
+    from dermedge.image.read import load, read_image, write_png
 
-    name, about = f"{stem(analysis.image)}.png", _about(analysis.image)
+    picture = load(content_of(analysis.image))
+    name, about = f"{stem(analysis.image)}.png", _about(picture)
     if args.masks:
         # What was outlined on a picture without a lesion is not one.
         mask = analysis.full_mask() & (not analysis.is_outlier)
@@ -363,7 +360,7 @@ def _write_pictures(args: argparse.Namespace, analysis: Analysis, analyzer: Anal
         return
     from dermedge.explain import explain, outlined
 
-    pixels = read_image(content_of(analysis.image)).pixels
+    pixels = read_image(picture).pixels
     if args.outlines:
         write_png(Path(args.outlines) / name, outlined(pixels, analysis), about=about)
     if args.explain:

@@ -149,7 +149,7 @@ def _delimiter(text: str) -> str:
     # A quoted cell may go on over several lines, as of a spreadsheet's header.
     bare = re.sub(r'(^|[,;\t|])"(?:[^"]|"")*"', r'\1""', text[:_FIRST], flags=re.MULTILINE)
     line = next((line for line in bare.splitlines() if line.strip()), "")
-    return max(DELIMITERS, key=line.count)
+    return max(DELIMITERS, key=re.sub(r'"[^"]*"', "", line).count)
 
 
 def _lines(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:

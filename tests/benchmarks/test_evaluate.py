@@ -475,8 +475,9 @@ def test_plain_skin_is_cut_from_beside_the_lesion_and_inside_the_picture():
 
 
 def test_ood_script_writes_kinds_that_are_all_the_same_next_time(people, tmp_path, capsys):
+    other = shutil.copytree(people, tmp_path / "other")
     for out in ("one", "two"):
-        data = ["--data", f"csv={people}"] * 2  # two of one reader: the first was dropped
+        data = ["--data", f"csv={people}", "--data", f"csv={other}"]  # two of one reader
         words = [*data, "--out", str(tmp_path / out), "--count", "3"]
         out_of_distribution.main(words)
     written = {path.relative_to(tmp_path / "one") for path in (tmp_path / "one").rglob("*.png")}

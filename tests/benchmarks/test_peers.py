@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from commands import call
 
+from benchmarks.commands import peers
 from benchmarks.commands.peers import PEERS
 from benchmarks.peers import measure, runtimes
 from benchmarks.peers.compared import ROUNDS, SAME, Side
@@ -86,16 +87,15 @@ def test_the_command_names_the_bundle(tiny_bundle, tmp_path, monkeypatch):
     assert given == [words]
 
 
-def test_a_full_disk_does_not_cost_the_figures(tiny_bundle, tmp_path, monkeypatch, capsys):
-    def full_disk(*_args: object) -> None:
-        raise OSError(28, "No space left on device")
+def test_a_full_disk_costs_no_figures(tiny_bundle, tmp_path, monkeypatch, capsys):
+    def full(*_):
+        raise OSError("No space left on device")
 
-    row = {"what": "segmenter", "side": "torch", "reason": "not installed"}
-    monkeypatch.setattr(measure, "measure", lambda *_args, **_options: [row])
-    monkeypatch.setattr(measure, "to_csv", lambda _rows: "")
-    monkeypatch.setattr("benchmarks.commands.peers.write_atomic", full_disk)
-    with pytest.raises(OSError, match="No space"):
-        call(PEERS, "--bundle", tiny_bundle, "--runs", "runs/a", "--out", tmp_path / "peers.csv")
+    rows = [dict.fromkeys(measure.COLUMNS, "") | {"side": "theirs", "reason": "not installed"}]
+    monkeypatch.setattr(measure, "measure", lambda *_, **__: rows)
+    monkeypatch.setattr(peers, "write_atomic", full)
+    with pytest.raises(OSError, match="No space left"):
+        call(PEERS, "--bundle", tiny_bundle, "--runs", "a", "--out", tmp_path / "peers.csv")
     assert "not installed" in capsys.readouterr().out
 
 

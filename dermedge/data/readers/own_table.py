@@ -70,6 +70,8 @@ _PERSON = (
 )
 # A person's file, REDCap's or a hospital's; alone it may be what is in it.
 _FILE = r"(case|fall|akten?|(\w+_)?record|dossier|protokol|dosya|cartella)"
+# Whatever is theirs, but for age, sex and birth.
+_PATIENT = "(患者|病人|환자)(?!.*(年[龄齢]|性[别別]|生年|出生|나이|연령|성별|생년))"
 _ARABIC_ID = "(رقم|معرف|اسم|كود|رمز|ملف)"
 # Other people's names of columns that decide what is learnt, or what is kept apart. They are not
 # read, and passing over them would be wrong without a word.
@@ -87,10 +89,10 @@ _MEANT = {
     r"|no_rekam_medis|rut|hc|(mrd|opd|ipd?|cr|reg(istration)?)_?(no|nr|num|number)|mrd|study_id"
     r"|(anon|pseudo|client|kunden)_?id|nachname|surname|last_?name|apellidos?"
     r"|sobrenome|cognome|nazwisko|achternaam|efternamn|etternavn|sukunimi|(ad[iy]?_)?soyad[iy]?"
-    r"|カルテ(番号)?|氏名|姓名|(病历|病案|住院|门诊|就诊|登记)号|환자.*|등록번호|차트번호"
+    r"|カルテ(番号)?|氏名|姓名|(病历|病案|住院|门诊|就诊|登记)号|등록번호|차트번호"
     r"|الرقم_الطبي"
     r"|cedula|personnummer|codice_fiscale|(nhs|hosp|hospital)_?(no|nr|num|number)"
-    rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|(患者|病人).*)",
+    rf"|({_ARABIC_ID}_)?(ال)?(مريضة?|مرضى)(_{_ARABIC_ID})?|رقم_(ال)?(ملف|سجل)|{_PATIENT}.*)",
     "malignant": r"(malignancy|is_?malignant|benign_?malignant|benign|maligne?|cancer)",
     "split": r"(part|partition|subset|phase|set|fold|split_?name|train_?test)",
     "mask": r"(masks|mask_?(file|path|name)|segmentation(_?\w+)?|seg)",
