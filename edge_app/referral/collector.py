@@ -220,6 +220,10 @@ class Collector:
         params = {"identifier": numbers, "_revinclude": "Task:focus", "_count": "200"}
         try:
             page = link.search("/ServiceRequest", params)
+            half = len(sent) // 2
+            if has_more(page) and half:
+                halves = (sent[:half], sent[half:])
+                return [it for some in halves for it in self._located(link, some, own)]
             found = located(page, sent, link.read)
             missing = [it for it in sent if it.referral in own and it.referral not in found]
             for one in missing if not has_more(page) else ():

@@ -152,8 +152,15 @@ def test_answers_are_asked_for_a_year_from_the_receipt_however_long_it_waited(
     cases.close()
 
 
-def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, archive, clinic):
+@pytest.mark.parametrize("entered", ["once", "again"])
+def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(
+    cases, archive, clinic, entered
+):
     received(cases, archive, clinic, A, B)
+    if entered == "again":
+        (old,) = cases.mail.destinations()
+        cases.mail.delete_destination(old.id)
+        cases.mail.add_destination(old)
     report(clinic, A, 1, "benign")
     report(clinic, B, 2, "benign, too")
     clinic.page = 1
