@@ -227,8 +227,8 @@ class Collector:
             found = located(page, sent, link.read)
             missing = [it for it in sent if it.referral in own and it.referral not in found]
             for one in missing if not has_more(page) else ():
-                if not standing(self._answers(one.referral)) and not is_there(one, link.read):
-                    of = own[one.referral]
+                of = own[one.referral]
+                if self._is_waited_for(of) and not is_there(one, link.read):
                     words = Message(LOST, receiver=of.receiver, day=clock.local_day(of.created))
                     self._lost.append(UserError(words, code="lost"))
         except UserError as error:
@@ -240,6 +240,12 @@ class Collector:
             for it in sent
             if it.referral in {*own, *found}
         ]
+
+    def _is_waited_for(self, referral: StoredReferral) -> bool:
+        """Whether nobody has answered it, and no other of its spot was made after it."""
+        last = self._store.mail.referrals(referral.lesion, self._left)[-1:]
+        answered = standing(self._answers(referral.id))
+        return not answered and [it.id for it in last] == [referral.id]
 
     def _by_fhir(self, link, sent: list[Sent]) -> Iterator[tuple]:
         def ours(kind: str) -> list[str]:
