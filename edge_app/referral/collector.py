@@ -256,6 +256,7 @@ class Collector:
         if tasks:
             questions.append(("Task", "_id", ",".join(it.partition("/")[2] for it in tasks)))
         fault: UserError | None = None
+        alone: list[UserError] = []
         for kind, by, numbers in questions:
             try:
                 page = _searched(link, kind, {by: numbers, "_count": "200"})
@@ -266,9 +267,12 @@ class Collector:
                 if error.code in TOO_MUCH:
                     fault = UserError(TOO_LARGE, code="answer-large")
                 elif is_alone(error):
-                    yield (), (error,)  # a server may know reports, and no Communication
+                    alone.append(error)  # a server may know reports, and no Communication
                 else:
                     raise
+        if len(alone) == len(questions) and {it.code for it in alone} == {"403"}:
+            raise alone[0]  # it shows this device nothing at all
+        yield (), alone
         # No address in an answer is followed, that of the next page either: less is asked at once.
         if fault and len(sent) == 1:
             yield (), (fault,)

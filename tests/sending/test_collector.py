@@ -363,6 +363,15 @@ def test_a_server_that_knows_no_communication_is_asked_for_all_others(
     assert words[status] in said
 
 
+def test_a_server_that_lets_this_device_in_no_more_is_one_that_could_not_be_asked(
+    cases, archive, clinic, monkeypatch
+):
+    received(cases, archive, clinic, A)
+    monkeypatch.setattr(FhirHandler, "do_GET", lambda self: self.say(403))
+    found = Collector(cases).run()
+    assert ([one.code for one in found.failed], found.refused) == (["403"], [])
+
+
 def test_a_study_that_an_archive_shows_nobody_keeps_no_other_from_being_asked(
     cases, archive, monkeypatch
 ):
