@@ -320,6 +320,7 @@ def test_tls_lets_in_who_shows_a_certificate(pems, who, way):
     [
         ("400 The SSL certificate error", "The SSL certificate error$"),  # as nginx says it
         ("400 Bad Request", "check the address"),
+        ("\n  400 Bad\n  Request", "check the address"),
     ],
 )
 def test_what_a_proxy_says_of_a_certificate_is_said(title, said):
