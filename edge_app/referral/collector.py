@@ -220,11 +220,15 @@ class Collector:
         params = {"identifier": numbers, "_revinclude": "Task:focus", "_count": "200"}
         try:
             page = link.search("/ServiceRequest", params)
+            half = len(sent) // 2
+            if has_more(page) and half:
+                halves = (sent[:half], sent[half:])
+                return [it for some in halves for it in self._located(link, some, own)]
             found = located(page, sent, link.read)
             missing = [it for it in sent if it.referral in own and it.referral not in found]
             for one in missing if not has_more(page) else ():
-                if not standing(self._answers(one.referral)) and not is_there(one, link.read):
-                    of = own[one.referral]
+                of = own[one.referral]
+                if self._is_waited_for(of) and not is_there(one, link.read):
                     words = Message(LOST, receiver=of.receiver, day=clock.local_day(of.created))
                     self._lost.append(UserError(words, code="lost"))
         except UserError as error:
@@ -237,6 +241,12 @@ class Collector:
             if it.referral in {*own, *found}
         ]
 
+    def _is_waited_for(self, referral: StoredReferral) -> bool:
+        """Whether nobody has answered it, and no other of its spot was made after it."""
+        last = self._store.mail.referrals(referral.lesion, self._left)[-1:]
+        answered = standing(self._answers(referral.id))
+        return not answered and [it.id for it in last] == [referral.id]
+
     def _by_fhir(self, link, sent: list[Sent]) -> Iterator[tuple]:
         def ours(kind: str) -> list[str]:
             return [it for one in sent for it in one.references if it.startswith(f"{kind}/")]
@@ -246,6 +256,7 @@ class Collector:
         if tasks:
             questions.append(("Task", "_id", ",".join(it.partition("/")[2] for it in tasks)))
         fault: UserError | None = None
+        alone: list[UserError] = []
         for kind, by, numbers in questions:
             try:
                 page = _searched(link, kind, {by: numbers, "_count": "200"})
@@ -256,9 +267,12 @@ class Collector:
                 if error.code in TOO_MUCH:
                     fault = UserError(TOO_LARGE, code="answer-large")
                 elif is_alone(error):
-                    yield (), (error,)  # a server may know reports, and no Communication
+                    alone.append(error)  # a server may know reports, and no Communication
                 else:
                     raise
+        if len(alone) == len(questions) and {it.code for it in alone} == {"403"}:
+            raise alone[0]  # it shows this device nothing at all
+        yield (), alone
         # No address in an answer is followed, that of the next page either: less is asked at once.
         if fault and len(sent) == 1:
             yield (), (fault,)

@@ -25,7 +25,7 @@ from edge_app.referral.history import FROM_RISK_FACTORS, ONSETS, QUESTIONS
 from edge_app.store import clock
 from edge_app.store.damage import LeaveOut, stop
 from edge_app.store.records import DermoscopeSettings, seconds
-from edge_app.store.referrals import Destination, StoredReferral
+from edge_app.store.referrals import WAITING, Destination, StoredParcel, StoredReferral
 from edge_app.store.store import Capture, Lesion, Person, Store
 
 LASTING = ("own", "family")  # groups of questions whose answers hold for a person's next spot, too
@@ -69,12 +69,12 @@ class Draft:
     priority: str = "routine"  # of form.PRIORITIES
     question: str = ""
     consent: Consent | None = None
-    # By the ids of receivers that have something of the lesion, its identity there.
-    tracked: dict[str, str] = field(default_factory=dict)
-    # By the ids of receivers that have something of the person, their code there.
-    known: dict[str, str] = field(default_factory=dict)
-    # By the codes of person and spot that were sent, the ids of the receivers that have them.
-    coded: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
+    # By the ids of receivers, the lesion's identities there, the last first.
+    tracked: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    # By the ids of receivers, the person's codes there, those of the lesion first.
+    known: dict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    # By these codes, the ids of the receivers that they are made for, and whether each has it.
+    coded: dict[str, dict[str, bool]] = field(default_factory=lambda: defaultdict(dict))
     id: str = field(default_factory=lambda: uuid.uuid4().hex)  # a second press queues nothing twice
 
     @classmethod
@@ -123,25 +123,29 @@ class Draft:
             same = earlier.lesion == self.lesion.id
             if earlier.lesion not in own:
                 continue
-            to = self._receiver(store, earlier, leave_out)
+            parcels = store.mail.parcels(earlier.id, leave_out)
+            to, codes = self._receiver(earlier, parcels), [earlier.patient_id]
             if same:
                 tracked = str(earlier.form.get("tracking", ""))
                 known = uids.TRACKING.fullmatch(tracked)
                 uid = tracked if known else uids.tracking_uid(self.lesion.id)  # by dermedge 0.2.0
-                self.tracked[to] = uid
-                self.coded[uid].add(to)
-            self.coded[earlier.patient_id].add(to)
+                self.tracked[to].insert(0, uid)
+                codes.append(uid)
+            left = any(it.state != WAITING for it in parcels)
+            for code in codes:
+                self.coded[code][to] = left or self.coded[code].get(to, False)
             if uids.PSEUDONYM.fullmatch(earlier.patient_id) and not earlier.form.get("identifiers"):
-                self.known.setdefault(to, earlier.patient_id)
+                at = 0 if same else len(self.known[to])
+                self.known[to].insert(at, earlier.patient_id)
             self._take_over(earlier, same)
         for risk in self.person.risk_factors:
             if key := FROM_RISK_FACTORS.get(risk):
                 self.answers[key] = True
 
-    def _receiver(self, store: Store, earlier: StoredReferral, leave_out: LeaveOut) -> str:
+    def _receiver(self, earlier: StoredReferral, parcels: Collection[StoredParcel]) -> str:
         """The id of its receiver; of one that was removed, that by which it was entered again."""
         if all(one.id != earlier.destination for one in self.destinations):
-            places = [it.place for it in store.mail.parcels(earlier.id, leave_out)]
+            places = [it.place for it in parcels]
             for one in self.destinations:
                 if one.name == earlier.receiver and one.is_at(places):
                     return one.id
@@ -235,13 +239,16 @@ class Draft:
             report=report,
         )
 
-    def _code(self, sent: Mapping[str, str], make: Callable[..., str], record: str) -> str:
-        """Of a person or a spot at the receiver: that by which it is known there, but none that a
+    def _code(
+        self, sent: Mapping[str, Collection[str]], make: Callable[..., str], record: str
+    ) -> str:
+        """Of a person or a spot at the receiver: that by which it is known there, else none that a
         referral which was moved took to another."""
         to = self.destination.id if self.destination is not None else ""
         made = (make(record, to, *map(str, range(1, more))) for more in count(1))
-        codes = chain([sent[to]] if to in sent else [], made)
-        return next(code for code in codes if self.coded.get(code, set()) <= {to})
+        codes = chain(sent.get(to, ()), made)
+        theirs = {it for it, at in self.coded.items() if at.keys() - {to} and not at.get(to)}
+        return next(code for code in codes if code not in theirs)
 
     def referred(self, images: Mapping[str, bytes] | None = None) -> Iterator[ReferredPicture]:
         """Those of the pictures that are selected and of which somebody said what they are.

@@ -257,11 +257,10 @@ class Mail:
                 raise StoreError(words, code="moved", receiver=referral.receiver)
             if old.state != WAITING:
                 return old
-            begun = self._may_be_there(connection, old.referral)
             to = self._rows.within(
                 connection, "destination", "WHERE id = ?", (referral.destination,)
             )
-            if to and not begun:
+            if to:
                 self._must_join_nothing(connection, referral, to[0], damaged=False)
             new = replace(old, state=SENT)
             self._rows.put(connection, "parcel", new, "send parcel")
@@ -334,8 +333,8 @@ class Mail:
     def _must_join_nothing(
         self, connection, referral: StoredReferral, to: Destination, damaged: bool
     ) -> None:
-        """What is somewhere else under its code of the person, or may be, keeps it from `to`;
-        where `damaged`, also what nobody can read of that person.
+        """What is somewhere else under its code of the person, or may be, keeps it from `to`, which
+        has nothing under it; where `damaged`, also what nobody can read of that person.
         """
         if referral.form.get("identifiers"):
             return
@@ -343,15 +342,18 @@ class Mail:
             f"{query('referral')} WHERE lesion IN (SELECT id FROM lesion WHERE person = "
             "(SELECT person FROM lesion WHERE id = ?))"
         )
+        elsewhere: list[str] = []
         for row in connection.execute(of_person, (referral.lesion,)).fetchall():
-            receiver, joins = Message(UNKNOWN), damaged
+            receiver, same, there = Message(UNKNOWN), damaged, False
             for other in self._rows.sound("referral", [row], pass_over):
-                receiver = other.receiver
-                joins = other.patient_id == referral.patient_id and not (
-                    other.destination == to.id or self._is_at(connection, other, to)
-                )
-            if joins and self._may_be_there(connection, row[0]):
-                raise StoreError(ITS_CODE, code="pseudonym", receiver=receiver)
+                receiver, same = other.receiver, other.patient_id == referral.patient_id
+                there = other.destination == to.id or self._is_at(connection, other, to)
+            if same and self._may_be_there(connection, row[0]):
+                if there:
+                    return
+                elsewhere.append(receiver)
+        if elsewhere:
+            raise StoreError(ITS_CODE, code="pseudonym", receiver=elsewhere[0])
 
     def _is_at(self, connection, referral: StoredReferral, to: Destination) -> bool:
         """Whether its receiver is one that was removed and entered again."""

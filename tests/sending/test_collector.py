@@ -152,8 +152,15 @@ def test_answers_are_asked_for_a_year_from_the_receipt_however_long_it_waited(
     cases.close()
 
 
-def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(cases, archive, clinic):
+@pytest.mark.parametrize("entered", ["once", "again"])
+def test_a_receiver_that_gives_few_answers_at_once_is_asked_for_fewer(
+    cases, archive, clinic, entered
+):
     received(cases, archive, clinic, A, B)
+    if entered == "again":
+        (old,) = cases.mail.destinations()
+        cases.mail.delete_destination(old.id)
+        cases.mail.add_destination(old)
     report(clinic, A, 1, "benign")
     report(clinic, B, 2, "benign, too")
     clinic.page = 1
@@ -288,6 +295,11 @@ def test_a_referral_that_its_receiver_has_lost_is_not_waited_for_in_silence(case
         (lost,) = Collector(cases).run().failed
         assert str(lost).startswith("Clinic does not have the referral of 20")
     assert cases.mail.faults() == [str(lost)]
+    lesion = cases.lesion(cases.mail.referral(A).lesion)
+    found = cases.person(lesion.person), lesion, cases.captures(lesion.id)[0]
+    (to,) = cases.mail.destinations()
+    queue(cases, to, pictures=1, id=C, found=found)  # another one was made
+    assert Collector(cases).run().failed == []
 
 
 def test_a_receiver_is_not_asked_about_what_went_to_another_on_its_host(cases, archive, clinic):
@@ -349,6 +361,15 @@ def test_a_server_that_knows_no_communication_is_asked_for_all_others(
     (said,) = {str(it) for it in found.refused if it.code == str(status)}
     words = {404: "again: Unknown resource type 'Communication'", 403: "not let this device in"}
     assert words[status] in said
+
+
+def test_a_server_that_lets_this_device_in_no_more_is_one_that_could_not_be_asked(
+    cases, archive, clinic, monkeypatch
+):
+    received(cases, archive, clinic, A)
+    monkeypatch.setattr(FhirHandler, "do_GET", lambda self: self.say(403))
+    found = Collector(cases).run()
+    assert ([one.code for one in found.failed], found.refused) == (["403"], [])
 
 
 def test_a_study_that_an_archive_shows_nobody_keeps_no_other_from_being_asked(

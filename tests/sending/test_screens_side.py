@@ -132,6 +132,42 @@ def test_what_was_moved_took_its_codes_along(cases, spot):
     assert not {before.pseudonym, before.lesion.tracking_uid} & {*after.pop()}
 
 
+def test_a_code_that_a_receiver_has_already_stays(cases, spot):
+    """Its doctor compares the pictures of a spot; what two receivers can tell, they know."""
+    _person, lesion, capture, to = spot
+    other = cases.mail.add_destination(Destination("", "Hospital", to.dicom))
+
+    def codes(at, of=lesion) -> tuple[str, str]:
+        draft = _filled(cases, of)
+        draft.choose(at)
+        made = draft.referral(NOW)
+        return made.pseudonym, made.lesion.tracking_uid
+
+    def leaves(id: str) -> None:
+        (parcel,) = cases.mail.parcels(id)
+        with cases._file.writing() as connection:
+            cases._rows.put(connection, "parcel", replace(parcel, state="sent"), "send parcel")
+
+    first = codes(to)
+    moved, waiting = (
+        _referred(cases, lesion, capture, to, number, first[0], tracking=first[1])
+        for number in (1, 2)
+    )
+    cases.mail.resume(moved, other.id)
+    leaves(moved)
+    assert codes(other) == first != codes(to)
+    leaves(waiting)  # by an earlier version
+    assert codes(to) == codes(other) == first
+    _referred(cases, lesion, capture, to, 3, first[0], tracking=first[1])
+    assert Sender(cases).run().stopped == 0
+    # An earlier version made others for a receiver that was entered again.
+    second = cases.add_lesion(replace(lesion, id=""))
+    later = cases.add_capture(replace(capture, id="", lesion=second.id), _png())
+    leaves(_referred(cases, second, later, to, 4, "ABCDEFGH", tracking="2.25.7"))
+    assert codes(to, second) == ("ABCDEFGH", "2.25.7")
+    assert codes(to) == first
+
+
 def test_a_receiver_that_is_entered_again_knows_the_person_and_the_spot_still(cases, spot):
     """As where its token was changed by `dermedge send remove` and `add`."""
     _person, lesion, capture, to = spot

@@ -133,13 +133,17 @@ class Folder:
 def _mounted(folder: Path) -> bool:
     """Whether no stick is missing that the system would show here: its folder stays, empty."""
     here = Path(os.path.realpath(folder))
-    planned = _points(FSTAB) | _unit_points()
-    missing = planned - _points(MOUNTS) if MOUNTS.exists() else set()
+    way, mounted = (here, *here.parents), _points(MOUNTS)
+    planned = _points(FSTAB) | _unit_points() if MOUNTS.exists() else set()
     # Below these nothing lies on this computer's own disk, but what a stick has left behind.
     left = [
-        it for it in STICKS if it in here.parents and os.stat(it).st_dev == os.stat(here).st_dev
+        root
+        for root in STICKS
+        if root in way[1:]
+        and os.stat(root).st_dev == os.stat(here).st_dev
+        and mounted.isdisjoint(way[: way.index(root)])  # a folder of that disk, by a bind mount
     ]
-    return not left and missing.isdisjoint((here, *here.parents))
+    return not left and (planned - mounted).isdisjoint(way)
 
 
 def _points(table: Path) -> set[Path]:

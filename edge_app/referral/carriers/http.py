@@ -215,6 +215,7 @@ def retry_after(value: str) -> float:
 
 def _title(page: bytes) -> str:
     """What a proxy says of a 400, as nginx of a certificate that has expired; else empty."""
-    found = re.search(rb"<title>(?:400 )?([^<]{1,200})</title>", page)
-    title = printable(found[1].decode("utf-8", "replace")) if found else ""
-    return "" if title == "Bad Request" else title
+    found = re.search(rb"(?i)<title>([^<]{1,200})</title>", page)
+    title = " ".join(found[1].decode("utf-8", "replace").split()) if found else ""
+    title = title.removeprefix("400 ")
+    return "" if title == "Bad Request" else printable(title)
