@@ -1244,6 +1244,33 @@ def test_what_was_refused_leaves_no_run(data_set, split, tmp_path, capsys, chang
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("distillation.teachers=a, b, a", "distillation.teachers names a twice: name it once"),
+        ("source_weights='a=1, b=1, a=2'", "source_weights names a twice: name it once"),
+    ],
+)
+def test_what_is_named_twice_is_refused_of_runs_that_begin(
+    data_set, split, tmp_path, monkeypatch, capsys, change, said
+):
+    """Those of earlier versions go on, and their recipes are read where they are exported."""
+    begun = []
+    monkeypatch.setattr(loop, "train", lambda recipe, *_, **__: begun.append(recipe) or 1 / 0)
+    out = tmp_path / "run"
+    words = ["train", "classifier", "--recipe", "classifier", "--set", change, "--out", str(out)]
+    words += train_arguments(data_set, split, out, tmp_path)[4:8]
+    assert cli.main(words) == 2
+    assert said in capsys.readouterr().err
+    out.mkdir()
+    (out / "run.json").touch()
+    with pytest.raises(ZeroDivisionError):
+        cli.main(words)
+    assert cli.main([*words, "--fresh"]) == 2
+    (out / "recipe.toml").write_text(to_toml(begun[0]))
+    assert load_recipe(out / "recipe.toml") == begun[0]
+
+
 def test_a_run_in_the_folder_where_one_stands_keeps_its_caches_beside_it(
     data_set, split, tmp_path, monkeypatch
 ):
