@@ -804,7 +804,8 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     out = tmp_path / "run"
     short = classifier("max_steps=2")
     loop.train(short, data_set, split, out)
-    (out / "Thumbs.db").write_bytes(b"of somebody who looked")
+    for name in ("Thumbs.db", "._best.pt"):
+        (out / name).write_bytes(b"of a file manager")
     run = loop.train(replace(short, max_steps=3), data_set, split, out, fresh=True)
     assert run.steps == 3
     assert (run.kind, run.labels) == ("classifier", ("mel", "nv"))
