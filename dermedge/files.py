@@ -14,7 +14,8 @@ from pathlib import Path
 from dermedge import UserError
 
 _PREFIX = ".writing-"
-_OF_FILE_MANAGERS = {".DS_Store", "._.DS_Store", ".directory", "Thumbs.db", "desktop.ini"}
+_OF_FILE_MANAGERS = {".DS_Store", ".directory", "Thumbs.db", "desktop.ini"}
+_OF_A_MAC = "._"  # begins the name of what it puts beside a file, on a stick or a network drive
 # What file systems answer that cannot sync a folder; a real fault of the disk is another.
 _NO_SYNC = (errno.EINVAL, errno.ENOTSUP, errno.EBADF, errno.EACCES, errno.EPERM, errno.EISDIR)
 
@@ -181,7 +182,7 @@ def names_in(folder: Path) -> set[str]:
     if not folder.exists():
         return set()
     names = {one.name for one in folder.iterdir()} - _OF_FILE_MANAGERS
-    return {name for name in names if not name.startswith(_PREFIX)}
+    return {name for name in names if not name.startswith((_PREFIX, _OF_A_MAC))}
 
 
 def make_private(folder: Path) -> None:

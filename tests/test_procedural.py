@@ -209,7 +209,7 @@ def test_other_settings_and_foreign_folders_are_refused(tmp_path):
     assert "\n" not in str(caught.value)
     assert files_of(tmp_path / "drawn") == before
     (tmp_path / "looked-at").mkdir()
-    for name in (".DS_Store", "desktop.ini", ".writing-0"):
+    for name in (".DS_Store", "desktop.ini", "._data.csv", ".writing-0"):
         (tmp_path / "looked-at" / name).write_bytes(b"nobody's")
     write_data_set(tmp_path / "looked-at", 1, size=SMALL)
     (tmp_path / "foreign").mkdir()

@@ -121,11 +121,6 @@ def test_a_wrong_override_is_named_in_one_line(override, complaint):
             "metadata must be some of age, sex, site; got 'weight'",
         ),
         ("classifier", ["metadata=age,age"], "metadata must be some of age, sex, site"),
-        (
-            "classifier",
-            ["distillation.teachers=a, b, a"],
-            "distillation.teachers names a twice: name it once",
-        ),
         ("classifier", ["start=runs/a", "pretrained=imagenet"], "start and pretrained exclude"),
         ("multitask", ["distillation.teachers=runs/a"], "not for multitask_mobilenet_v2, which"),
         ("multitask", ["loss.classification=0"], "keeps the classes of a start: set start, and"),

@@ -804,7 +804,8 @@ def test_fresh_starts_again_but_never_deletes_other_files(data_set, split, tmp_p
     out = tmp_path / "run"
     short = classifier("max_steps=2")
     loop.train(short, data_set, split, out)
-    (out / "Thumbs.db").write_bytes(b"of somebody who looked")
+    for name in ("Thumbs.db", "._best.pt"):
+        (out / name).write_bytes(b"of a file manager")
     run = loop.train(replace(short, max_steps=3), data_set, split, out, fresh=True)
     assert run.steps == 3
     assert (run.kind, run.labels) == ("classifier", ("mel", "nv"))
@@ -1242,6 +1243,33 @@ def test_what_was_refused_leaves_no_run(data_set, split, tmp_path, capsys, chang
     assert cli.main(["train", "classifier", "--recipe", "classifier", *words, "--out", str(out)])
     assert complaint in capsys.readouterr().err
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ("distillation.teachers=a, b, a", "distillation.teachers names a twice: name it once"),
+        ("source_weights='a=1, b=1, a=2'", "source_weights names a twice: name it once"),
+    ],
+)
+def test_what_is_named_twice_is_refused_of_runs_that_begin(
+    data_set, split, tmp_path, monkeypatch, capsys, change, said
+):
+    """Those of earlier versions go on, and their recipes are read where they are exported."""
+    begun = []
+    monkeypatch.setattr(loop, "train", lambda recipe, *_, **__: begun.append(recipe) or 1 / 0)
+    out = tmp_path / "run"
+    words = ["train", "classifier", "--recipe", "classifier", "--set", change, "--out", str(out)]
+    words += train_arguments(data_set, split, out, tmp_path)[4:8]
+    assert cli.main(words) == 2
+    assert said in capsys.readouterr().err
+    out.mkdir()
+    (out / "run.json").touch()
+    with pytest.raises(ZeroDivisionError):
+        cli.main(words)
+    assert cli.main([*words, "--fresh"]) == 2
+    (out / "recipe.toml").write_text(to_toml(begun[0]))
+    assert load_recipe(out / "recipe.toml") == begun[0]
 
 
 def test_a_run_in_the_folder_where_one_stands_keeps_its_caches_beside_it(

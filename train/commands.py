@@ -87,6 +87,7 @@ def _train(args: argparse.Namespace) -> int:
     from dermedge.data.joint import join
     from train.data import subset
     from train.loop import Interrupted, train
+    from train.recipe import refuse_repeats
     from train.run import holds
 
     if args.limit is not None and args.limit < 1:
@@ -94,13 +95,15 @@ def _train(args: argparse.Namespace) -> int:
     recipe = _recipe(args)
     if recipe.kind != args.kind:
         raise UserError(f"recipe {args.recipe} trains a {recipe.kind}, not a {args.kind}")
+    out = Path(args.out or f"runs/{recipe.name}")
+    if not out.name:  # ".", whose parent would be itself: caches lie beside a run
+        out = out.absolute()
+    if args.fresh or not (out / "run.json").exists():
+        refuse_repeats(recipe)
     data_sets = load_sources(args.data)
     data_set = join(data_sets)
     for line in report_lines(data_set):
         print(line, file=sys.stderr)
-    out = Path(args.out or f"runs/{recipe.name}")
-    if not out.name:  # ".", whose parent would be itself: caches lie beside a run
-        out = out.absolute()
     split = _split(args, data_sets, out)
     if args.limit:
         split = subset(data_set, split, args.limit)

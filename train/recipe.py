@@ -298,6 +298,22 @@ def load_recipe(name: str | Path, overrides: Iterable[str] = ()) -> Recipe:
     return _recipe(table, title)
 
 
+def refuse_repeats(recipe: Recipe) -> None:
+    """UserError where a recipe names a network or a data set twice; for runs that begin.
+
+    The answer of one counts twice in the mean, of the other the last weight counts. `load_recipe`
+    takes both: a run that began so is to go on, and to be exported.
+    """
+    weighed = tuple(one.partition("=")[0].strip() for one in _listed(recipe.source_weights))
+    for key, names in {
+        "distillation.teachers": recipe.teachers,
+        "distillation.paired": recipe.paired,
+        "source_weights": weighed,
+    }.items():
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise UserError(f"{key} names {twice[0]} twice: name it once")
+
+
 def to_toml(recipe: Recipe) -> str:
     """The recipe in full, as `load_recipe` reads it back."""
     plain, sections = [], []
@@ -372,7 +388,6 @@ def _recipe(table: dict, title: str) -> Recipe:
     if recipe.views and recipe.augment_on == "device":
         raise RecipeError("views are augmented by the loader: leave augment_on = 'device' out")
     for check in (
-        _check_teachers,
         _check_unlabelled,
         _check_distilled,
         _check_paired,
@@ -396,13 +411,6 @@ def _without_old_names(table: dict, title: str) -> dict:
         raise RecipeError("[gate] is the old name of [acceptance]: leave it out")
     print(f"dermedge: recipe {title}: [gate] is now called [acceptance]", file=sys.stderr)
     return {("acceptance" if key == "gate" else key): value for key, value in table.items()}
-
-
-def _check_teachers(recipe: Recipe) -> None:
-    for key, names in {"teachers": recipe.teachers, "paired": recipe.paired}.items():
-        # Its answer would count twice in the mean.
-        if twice := [name for name in names if names.count(name) > 1]:
-            raise RecipeError(f"distillation.{key} names {twice[0]} twice: name it once")
 
 
 def _check_unlabelled(recipe: Recipe) -> None:

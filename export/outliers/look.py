@@ -234,9 +234,8 @@ def _pictures(folder: Path) -> list[Path]:
         kind / name
         for kind in folder.glob("*")
         if kind.is_dir()
-        # A Mac puts one that begins with "._" beside each file on a stick.
         for name in names_in(kind)
-        if not name.startswith("._") and (kind / name).is_file()
+        if (kind / name).is_file()
     )
     if not files:
         raise ExportError(f"there is no KIND/PICTURE in {folder}")

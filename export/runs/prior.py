@@ -74,8 +74,8 @@ def _counted(data_set: DataSet, source: str, labels: Sequence[str], modality: st
         for record in of_modality(data_set.records, modality)
         if record.label and source in ("", source_of(record.id, data_set.name))
     )
-    total = sum(counts.values())
-    return _of(counts, labels, f"{source or data_set.name}, {total} pictures")
+    what = f"{modality} pictures" if modality else "pictures"
+    return _of(counts, labels, f"{source or data_set.name}, {sum(counts.values())} {what}")
 
 
 def _spelt(text: str) -> dict[str, float]:

@@ -46,6 +46,7 @@ def test_the_forms_of_a_prior(tmp_path):
     for text in (f"csv={tmp_path}", "csv"):
         found = read_prior(text, LABELS, own, "clinical")
         assert found.shares.tolist() == pytest.approx([1 / 3] * 3)
+        assert found.title == "csv, 3 clinical pictures"
     (tmp_path / "place.csv").write_text("class,share\nmel,30\nbcc,10\nnv,60\n")
     assert read_prior(str(tmp_path / "place.csv"), LABELS).shares.tolist() == pytest.approx(
         given.shares.tolist()

@@ -72,7 +72,7 @@ def read_jpeg(data: bytes) -> Jpeg:
 def _read_jpeg(data: bytes) -> Jpeg:
     frame: tuple[int, ...] | None = None
     xmp = b""
-    exif: list[bytes] = []
+    notes: list[bytes] = []
     profile: list[bytes] = []
     usual: list[bool] = []
     position = 2
@@ -93,7 +93,7 @@ def _read_jpeg(data: bytes) -> Jpeg:
             frame = (marker, *struct.unpack_from(">BHHB", data, body))
             factors = data[body + 7 : end : 3]
         elif marker == 0xE1 and data.startswith(b"Exif\0\0", body):
-            exif.append(data[body + 6 : end])
+            notes.append(data[body + 6 : end])
         elif marker == 0xE1 and data.startswith(b"http://ns.adobe.com/xap/1.0/\0", body):
             xmp = data[body:end]
         elif marker == 0xE2 and data.startswith(b"ICC_PROFILE\0", body):
@@ -125,7 +125,8 @@ def _read_jpeg(data: bytes) -> Jpeg:
         data = b"".join([data[: end - 3], b"\0\x3f\0", data[end:finish]])
     parts = sorted(profile)
     whole = parts and all(len(p) > 2 and p[1] == len(parts) for p in parts)
-    orientation, adobe_rgb = read_exif(b"".join(exif))
+    exif = b"".join(notes)
+    orientation, adobe_rgb = read_exif(exif)
     return Jpeg(
         width,
         height,
