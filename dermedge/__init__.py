@@ -12,7 +12,7 @@ from dermedge import telemetry
 
 telemetry.disable()  # before anything else is imported
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 DISCLAIMER = (
     "Risk estimate for research, not a diagnosis. "
     "Show any lesion that changes, itches or bleeds to a doctor."
