@@ -32,7 +32,7 @@ KEY_OTHER = N_(
 # How OpenSSL words it; an alert is what the other side says (RFC 8446, 6.2).
 SIGNS = {
     CERTIFICATE: r"certificate verify failed: ([^(\"']{1,100})",
-    OWN_CERTIFICATE: r"alert ([a-z ]*certificate[a-z ]*|unknown ca)",
+    OWN_CERTIFICATE: r"alert ((?!certificate required)[a-z ]*certificate[a-z ]*|unknown ca)",
     NO_ENCRYPTION: r"\] ([\w/ ]+)",
 }
 AUTHORITY = N_("the certificate that vouches for {place} cannot be read: enter it again")
