@@ -496,6 +496,13 @@ def test_an_avif_is_turned_and_cropped_as_it_says(boxes, expected):
     assert (got.height, got.width) == got.pixels.shape[:2]
 
 
+def test_an_avif_that_is_turned_needs_no_more_memory():
+    """One of 35 megapixels, upright by a turn, was refused."""
+    data = encode(skin(64, 48), "AVIF")
+    plain, turned = (decode.open_picture(it) for it in (data, with_properties(data, TURN)))
+    assert turned.extra_bytes == plain.extra_bytes
+
+
 @pytest.mark.parametrize(
     "numbers", [(40, 1, 30, 1, 80, 2, 0, 2), (40, 0, 30, 1, 0, 2, 0, 2), (0, 1, 0, 1, 0, 2, 0, 2)]
 )

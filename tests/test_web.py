@@ -48,7 +48,7 @@ from edge_app.store.records import StoreError
 from edge_app.store.store import Store, WrongKey
 from edge_app.ui import theme
 from edge_app.web import apk, case
-from edge_app.web.build import PAGE, SCRIPTS, build, page
+from edge_app.web.build import PAGE, SCRIPTS, _about, build, page
 from edge_app.web.packages import PYODIDE, PackageError, fetch, numpy_wheel
 from edge_app.web.site import packed, unpacker, write_site
 from tests import kept, web
@@ -885,6 +885,14 @@ def test_the_worker_has_all_of_its_own_scripts_before_another_page_takes_an_upda
     """.replace("FOLDER", str(PAGE))
     done = subprocess.run([web.node(), "-e", stage], capture_output=True, text=True)
     assert done.stdout.strip() == 3 * "function", done.stderr
+
+
+def test_the_size_cards_are_whole_pdfs_without_a_date():
+    for name, content in _about().items():
+        if name.endswith(".pdf"):
+            start = int(content.rpartition(b"startxref")[2].split()[0])
+            assert content[start:].startswith(b"xref"), name
+            assert b"CreationDate" not in content
 
 
 def test_packages_must_be_the_pinned_ones(tmp_path):

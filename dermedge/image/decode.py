@@ -26,7 +26,7 @@ from dermedge.image.header.jpeg import read_jpeg
 from dermedge.image.header.png import read_png
 from dermedge.image.header.tiff import Tiff, read_exif, read_tiff, xmp_orientation
 from dermedge.image.jpeg import check_jpeg_part, decode_jpeg
-from dermedge.image.pixels import NO_PROFILE, of_8_bits, profile_of_picture, strips
+from dermedge.image.pixels import NO_PROFILE, of_8_bits, profile_of_picture, strips, upright
 
 if TYPE_CHECKING:
     from PIL import Image, ImageFile
@@ -244,21 +244,28 @@ def _open_avif(data: bytes) -> Opened:
         )
     picture = _with_pillow(AvifImageFile, data, "avif")
     boxes.check_zeros(data, "avif", iso.media, 256)
-    extra = (12 if iso.turns else 8) * picture.width * picture.height
-    if not iso.turns:
-        exif, xmp = picture.info.get("exif", b""), picture.info.get("xmp", b"")
-        orientation = read_exif(exif)[0] or xmp_orientation(xmp)
-        return _from_pillow("avif", picture, picture.size, orientation, extra, iso.colours)
     # Pillow never crops, and takes each turn for one before each mirroring.
-    stored = _from_pillow("avif", picture, picture.size, None, extra, iso.colours)
+    last = max((n for n, (name, _) in enumerate(iso.turns, 1) if name == b"clap"), default=0)
+    crops, turns = iso.turns[:last], iso.turns[last:]  # what comes last is left to the reader
+    exif, xmp = picture.info.get("exif", b""), picture.info.get("xmp", b"")
     with _decoding("avif"):
-        height, width = _turned(np.broadcast_to(np.uint8(0), picture.size[::-1]), iso.turns).shape
+        height, width = _turned(np.broadcast_to(np.uint8(0), picture.size[::-1]), crops).shape
+        said = _orientation(turns) if iso.turns else read_exif(exif)[0] or xmp_orientation(xmp)
+    extra = (12 if crops else 8) * picture.width * picture.height
+    stored = _from_pillow("avif", picture, picture.size, said, extra, iso.colours)
     check_size("avif", width, height)
 
     def decode(factor: int) -> np.ndarray:
-        return np.ascontiguousarray(_turned(stored.decode(factor), iso.turns))
+        return np.ascontiguousarray(_turned(stored.decode(factor), crops))
 
     return replace(stored, width=width, height=height, decode=decode)
+
+
+def _orientation(turns: Iterable[tuple[bytes, bytes]]) -> int:
+    """What EXIF would say of them."""
+    corners = np.arange(4).reshape(2, 2)
+    turned = _turned(corners, turns)
+    return next(n for n in range(1, 9) if (upright(corners, n) == turned).all())
 
 
 def _turned(samples: np.ndarray, turns: Iterable[tuple[bytes, bytes]]) -> np.ndarray:

@@ -366,7 +366,9 @@ def _about() -> dict[str, bytes]:
     for name in LANGUAGES:
         language.use(name)
         content[f"size-card-{name}.pdf"] = re.sub(
-            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]", b"", size_card("a4")
+            rb"/CreationDate \([^)]*\)|/ID \[[^\]]*\]",
+            lambda found: b" " * len(found[0]),  # readers find the rest by its place
+            size_card("a4"),
         )
     language.use(before)
     return content
