@@ -61,7 +61,7 @@ def export_runs(
     if "int8" in options.precisions:
         for network in networks:
             # Not after an hour, in which the other network's INT8 is made.
-            refuse_few(len(network.records("train")))
+            refuse_few(len(network.records("train")), f"{network.run.folder}: ")
     if options.prior:
         networks = _under_prior(networks, options)
     lent = lend(lender, networks) if lender else None

@@ -114,12 +114,12 @@ class RangeCalibration:
         return self._rounded[scheme.targets]
 
 
-def refuse_few(pictures: int) -> None:
-    """Raise TooFewPictures unless ranges can be observed on so many."""
+def refuse_few(pictures: int, whose: str = "") -> None:
+    """Raise TooFewPictures, its line begun by `whose`, unless ranges can be observed on so many."""
     if pictures < LEAST_PICTURES:
         raise TooFewPictures(
-            f"{pictures} training pictures are too few to calibrate INT8 on: {LEAST_PICTURES} are "
-            "needed, or leave int8 out of --precisions"
+            f"{whose}{pictures} training pictures are too few to calibrate INT8 on: "
+            f"{LEAST_PICTURES} are needed, or leave int8 out of --precisions"
         )
 
 

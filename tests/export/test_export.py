@@ -450,6 +450,7 @@ def test_runs_that_make_no_bundle_are_refused(export_runs, tmp_path, capsys):
     # Before anything is measured.
     few = refused(capsys, segmenter, classifier, *out, "--precisions", "fp32", "int8")
     assert "training pictures are too few to calibrate INT8 on: 500 are needed" in few
+    assert f"{segmenter}: " in few
     # Named behind them, the run is one of the precisions: not that none was given.
     assert "got fp32 int8 " in refused(capsys, *out, "--precisions", "fp32", "int8", segmenter)
     assert ".dermbundle" in refused(capsys, segmenter, classifier, "--out", tmp_path / "x.zip")
