@@ -229,10 +229,10 @@ def test_the_next_picture_is_analysed_by_the_faster_network(bundle):
 
 
 class AppSide:
-    """Has the process wait for 100 s each time that it asks, and keeps what was told."""
+    """Has the process wait for 100 s each time that it asks, and keeps its messages."""
 
     def __init__(self, quiet="yes", wait=100.0, late=0.0):
-        self.now, self.told = 0.0, []
+        self.now, self.messages = 0.0, []
         self.quiet, self.wait, self.late = quiet, wait, late
         self.link = Link(self.read, self.write, self.clock)
 
@@ -241,11 +241,11 @@ class AppSide:
         return self.now
 
     def write(self, line: str) -> None:
-        self.told.append(json.loads(line))
+        self.messages.append(json.loads(line))
 
     def read(self) -> str:
         self.now += self.late
-        if self.told[-1]["kind"] == "quiet":
+        if self.messages[-1]["kind"] == "quiet":
             return self.quiet + "\n"
         self.now += self.wait
         return f"{self.wait}\n"
@@ -254,7 +254,7 @@ class AppSide:
 def test_the_process_tells_what_it_chose_and_pauses_cost_it_nothing(bundle):
     app = AppSide()
     tune_linked(app.link, str(bundle.path), bundle.sha256, 0.0)
-    *asked, found = app.told
+    *asked, found = app.messages
     assert found["kind"] == "found"
     assert set(found["executions"]) == {"segmenter", "classifier"}
     assert found["timed"] > 2
@@ -268,14 +268,14 @@ def test_answers_that_a_busy_device_delays_count_as_they_do_for_the_app(bundle):
     """They did not, and the app ended the process: 'a runtime hangs'."""
     app = AppSide(wait=0.0, late=2.0)
     tune_linked(app.link, str(bundle.path), bundle.sha256, 0.0)
-    assert app.told[-1]["kind"] == "found"
+    assert app.messages[-1]["kind"] == "found"
     assert app.now < tune_process.MOST
 
 
 def test_what_was_disturbed_is_not_timed(bundle):
     app = AppSide(quiet="no")
     tune_linked(app.link, str(bundle.path), bundle.sha256, 0.0)
-    assert app.told[-1]["timed"] == 0
+    assert app.messages[-1]["timed"] == 0
 
 
 def test_a_process_whose_app_is_gone_ends(bundle):

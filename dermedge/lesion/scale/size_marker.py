@@ -72,7 +72,7 @@ def draw_card(pdf: Any, width: float) -> float:
     """
     from fpdf import ViewerPreferences
 
-    # Printers shrink pages to their margins unless they are told not to.
+    # Printers shrink pages to their margins unless the file asks them not to.
     pdf.viewer_preferences = ViewerPreferences(print_scaling="None")
     pdf.set_fill_color(0)
     pdf.set_draw_color(0)
