@@ -1766,6 +1766,39 @@ def test_pictures_without_a_diagnosis_learn_from_the_teacher_alone(data_set, spl
     assert losses["distillation"] > 0
 
 
+@pytest.mark.parametrize("feed", ["loader", "device"])
+def test_pictures_without_a_mask_learn_from_the_teacher_alone(data_set, split, tmp_path, feed):
+    teacher = loop.train(segmenter("max_steps=1"), data_set, split, tmp_path / "teacher").folder
+    gone = (*split.parts["train"][::2], *split.parts["val"][::2])
+    records = tuple(replace(r, mask=None) if r.id in gone else r for r in data_set.records)
+    partly = replace(data_set, records=records)
+    options = [f"distillation.teachers={teacher}", f"augment_on={feed}"]
+    recipe = segmenter("max_steps=2", "distillation.unlabelled=true", *options)
+    run = loop.train(recipe, partly, split, tmp_path / "run")
+    assert run.pictures == {"train": 16, "val": 2}
+    pictures = load_pictures(records, recipe, tmp_path / "cache")
+    accelerator = make_accelerator(recipe)
+    drawn, bare = (
+        [row for row, record in enumerate(pictures.records) if (record.id in gone) == without][:2]
+        for without in (False, True)
+    )
+
+    def losses(recipe, rows: list[int]) -> dict[str, float]:
+        learner = Learner(recipe, (), pictures, 1, accelerator)
+        steps = [[(0, row) for row in rows]]
+        (batch,) = training_batches(pictures, (), recipe, steps, accelerator.device)
+        return {name: value.item() for name, value in learner.update(batch).items()}
+
+    parts = ("bce", "jaccard", "l1", "endpoint", "adversarial")
+    alone, mixed = losses(recipe, bare), losses(recipe, drawn + bare)
+    assert all(alone[name] == 0 for name in parts)
+    assert alone["distillation"] > 0
+    assert all(mixed[name] > 0 for name in parts)
+    # Those without a mask take nothing of what the others are asked for.
+    half = segmenter(*options)
+    assert mixed["bce"] == pytest.approx(losses(half, drawn)["bce"], rel=0.2)
+
+
 def test_a_source_without_any_diagnosis_moves_no_class_by_its_labels(data_set, split, tmp_path):
     """Its prior is nobody's: no class is unknown there, and no loss is no number."""
     teacher = loop.train(classifier("max_steps=1"), data_set, split, tmp_path / "teacher").folder
@@ -1807,7 +1840,7 @@ def test_where_no_teacher_answers_the_diagnosis_counts_whole(data_set, split, tm
 
 
 def test_what_has_no_teacher_or_no_unlabelled_picture_is_refused(data_set, split, tmp_path):
-    with pytest.raises(RecipeError, match=r"needs a classifier and distillation\.teachers"):
+    with pytest.raises(RecipeError, match=r"needs distillation\.teachers"):
         classifier("distillation.unlabelled=true")
     with pytest.raises(RecipeError, match="excludes mixup and cutmix"):
         classifier(
@@ -1817,6 +1850,7 @@ def test_what_has_no_teacher_or_no_unlabelled_picture_is_refused(data_set, split
         classifier(
             "distillation.unlabelled=true", "distillation.teachers=x", "distillation.sources=a"
         )
-    recipe = classifier("distillation.unlabelled=true", "distillation.teachers=x")
-    with pytest.raises(UserError, match="every training picture"):
-        loop.train(recipe, data_set, split, tmp_path / "run")
+    for make, lacking in ((classifier, "diagnosis"), (segmenter, "mask")):
+        recipe = make("distillation.unlabelled=true", "distillation.teachers=x")
+        with pytest.raises(UserError, match=f"every training picture of .* has a {lacking}"):
+            loop.train(recipe, data_set, split, tmp_path / "run")

@@ -290,8 +290,9 @@ class Learner:
     def _mask_share(self, known: Tensor) -> Tensor | float:
         """What the mean over this process's masks weighs: the processes' mean is that over all."""
         count, processes = float(known.sum()), self.accelerator.num_processes
-        # All pictures of a segmenter have one.
-        if processes == 1 or self.recipe.kind == "segmenter":
+        # Otherwise all pictures of a segmenter have one.
+        bare = self.recipe.kind != "segmenter" or self.recipe.distillation.unlabelled
+        if processes == 1 or not bare:
             return float(count > 0)
         every = self.accelerator.reduce(torch.tensor(count, device=self.accelerator.device), "sum")
         return count * processes / every.clamp(min=1)

@@ -304,8 +304,9 @@ def _choose(
     if recipe.kind != "classifier" and not any(r.mask for r in parts["train"]):
         raise UserError(f"{data_set.name} has no masks to train a {recipe.kind} on")
     if recipe.kind == "segmenter":
+        bare = [record for record in parts["train"] if record.mask is None]
         parts = {part: [r for r in rs if r.mask is not None] for part, rs in parts.items()}
-        return (), parts
+        return (), _with_unlabelled(recipe, data_set, parts, bare)
     wanted = [name for name in CLASSES if name in (recipe.wanted or CLASSES)]
     if recipe.outline_alone:
         drawn = [record for record in parts["train"] if record.mask is not None]
@@ -335,17 +336,27 @@ def _choose(
                 f"no picture of {data_set.name} that is learnt from has both a class and a mask, "
                 "which a multitask network needs: train a segmenter and a classifier"
             )
-    if recipe.distillation.unlabelled:
-        unlabelled = [record for record in parts["train"] if is_unlabelled(record)]
-        if not unlabelled:
-            raise UserError(
-                "distillation.unlabelled: every training picture of {data_set} has a diagnosis; "
-                "leave it out",
-                code="train.unlabelled",
-                data_set=data_set.name,
-            )
-        chosen["train"] = sorted([*chosen["train"], *unlabelled], key=lambda record: record.id)
-    return labels, chosen
+    unlabelled = [record for record in parts["train"] if is_unlabelled(record)]
+    return labels, _with_unlabelled(recipe, data_set, chosen, unlabelled)
+
+
+def _with_unlabelled(
+    recipe: Recipe,
+    data_set: DataSet,
+    chosen: dict[str, list[Record]],
+    unlabelled: list[Record],
+) -> dict[str, list[Record]]:
+    """The records, with those that teachers alone speak of where the recipe asks for them."""
+    if not recipe.distillation.unlabelled:
+        return chosen
+    if not unlabelled:
+        has = "mask" if recipe.kind == "segmenter" else "diagnosis"
+        raise UserError(
+            f"distillation.unlabelled: every training picture of {data_set.name} has a {has}; "
+            "leave it out"
+        )
+    train = sorted([*chosen["train"], *unlabelled], key=lambda record: record.id)
+    return {**chosen, "train": train}
 
 
 def _unused(

@@ -106,7 +106,8 @@ class Distillation:
     # Data sets, separated by commas, for whose pictures the teachers answer; of the others the
     # diagnosis counts alone. None: for all.
     sources: str = ""
-    # Training pictures without a diagnosis are learnt from as well, by the teachers' answer alone.
+    # Training pictures without a diagnosis, of a segmenter without a mask, are learnt from as well,
+    # by the teachers' answer alone.
     unlabelled: bool = False
     # Networks, named as teachers are, that see another picture of the same lesion: that of the
     # other modality than the recipe's `modality`, where there is one.
@@ -416,10 +417,10 @@ def _without_old_names(table: dict, title: str) -> dict:
 def _check_unlabelled(recipe: Recipe) -> None:
     if not recipe.distillation.unlabelled:
         return
-    if recipe.kind != "classifier" or not recipe.teachers:
+    if not recipe.teachers:
         raise RecipeError(
-            "distillation.unlabelled needs a classifier and distillation.teachers: without a "
-            "teacher, pictures without a diagnosis say nothing"
+            "distillation.unlabelled needs distillation.teachers: without a teacher, pictures "
+            "without a diagnosis or mask say nothing"
         )
     if recipe.augmentation.mixes:
         raise RecipeError(
