@@ -150,7 +150,4 @@ def _over(
         parts = np.split(weights, ends[:-1])
         return combine([m.statistic(w) for m, w in zip(measures, parts, strict=True)])
 
-    figure = figures.interval(statistic, used)
-    if figure["low"] == figure["high"]:  # all or none in each group: no resample differs
-        figure |= {"low": None, "high": None}
-    return {"pictures": len(used), **figure}
+    return {"pictures": len(used), **figures.interval(statistic, used)}

@@ -53,13 +53,14 @@ def interval(statistic: Statistic, groups: np.ndarray) -> Figure:
 
     groups : int (pictures,), the cluster of each; clusters are drawn whole.
 
-    Where all or none of a share counts it is Wilson's over the clusters; another figure that is 0
-    or 1 in all resamples, such as the AUC of few pictures, has no limits.
+    Where all or none of a share counts it is Wilson's over the clusters; another figure that is 0,
+    1 or -1 in all resamples, such as the AUC of few pictures or the gap between two groups of which
+    all and none are found, has no limits.
     """
     found = metrics.bootstrap(statistic, len(groups), groups, RESAMPLES, SEED, LEVEL)
     if isinstance(statistic, Share):
         found = metrics.share_interval(found, len(np.unique(groups)))
-    elif found.low == found.high and found.low in (0, 1):
+    elif found.low == found.high and found.low in (-1, 0, 1):
         found = metrics.Interval(found.value, np.nan, np.nan)
     return _rounded(found)
 

@@ -40,7 +40,7 @@ from dermedge.analysis import Analysis
 from dermedge.analyzer import Analyzer
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
-from dermedge.evaluation.provenance import usable_cores
+from dermedge.evaluation.provenance import commit, usable_cores
 from dermedge.image.preprocess import prepare
 from dermedge.image.read import Picture
 
@@ -123,6 +123,7 @@ def _versions() -> dict[str, str]:
 
     return {
         "dermedge": __version__,
+        "commit": commit("+"),
         "python": platform.python_version(),
         "onnxruntime": onnxruntime.__version__,
         "opencv": cv2.__version__,

@@ -49,6 +49,8 @@ def test_no_resample_differs_and_yet_nobody_is_certain():
         "low": pytest.approx(-0.1611, abs=1e-4),
         "high": pytest.approx(0.1611, abs=1e-4),
     }
+    two_of_each = intervals.interval(intervals.Share(each >= 0), each // 2)
+    assert two_of_each["low"] == pytest.approx(0.7225, abs=1e-4)  # Wilson's of ten
     lowest = metrics.Ranking(each, each == 0).roc_auc
     assert intervals.interval(lowest, each) == {"value": 0.0, "low": None, "high": None}
 

@@ -14,7 +14,7 @@ from commands import call
 from evaluations import short_bench
 
 from benchmarks.commands.bench import BENCH
-from benchmarks.latency import hardware, in_turns, timing
+from benchmarks.latency import bench, hardware, in_turns, timing
 from benchmarks.latency.hardware import OtherPrograms
 from benchmarks.report import stored
 from benchmarks.report.validate import problems
@@ -22,6 +22,7 @@ from benchmarks.schema import bench_result
 from dermedge import UserError
 from dermedge.bundle.bundle import Bundle
 from dermedge.data.synthetic import draw
+from dermedge.evaluation.provenance import commit
 from dermedge.image.read import write_png
 
 
@@ -87,6 +88,12 @@ def test_a_bench_that_is_ended_leaves_a_valid_result_and_goes_on(
             patch.setattr(hardware, "hardware", lambda machine=machine: machine)
             with pytest.raises(UserError, match=said):
                 call(BENCH, *words, "--resume")
+
+    assert done["versions"]["commit"] == commit("+")
+    with monkeypatch.context() as patch:
+        patch.setattr(bench, "commit", lambda mark: "other")
+        with pytest.raises(UserError, match="other versions"):
+            call(BENCH, *words, "--resume")
 
     monkeypatch.setattr(sys, "argv", ["dermedge", "bench", "--runs", "7", "--resume"])
     with pytest.raises(UserError, match="another command"):

@@ -60,6 +60,12 @@ def test_operating_points_keep_what_they_promise():
     assert urgent >= see_doctor
 
 
+def test_urgent_never_begins_below_see_a_doctor():
+    """Nearly all of what a good network calls benign lies far below every malignant lesion."""
+    malignancy = np.append(np.linspace(0, 0.5, 100), np.full(10, 0.9))
+    assert operating_points(malignancy, np.arange(110) >= 100) == (0.9, 0.9)
+
+
 @pytest.mark.parametrize("worst", [0.0, 1.0])
 def test_operating_points_stay_in_range(worst):
     see_doctor, urgent = operating_points(np.full(6, worst), np.array([True, False] * 3))
