@@ -236,11 +236,20 @@ def test_jpeg_with_something_behind_its_end_is_good():
         assert (read_image(data + tail).pixels == plain).all()
 
 
-@pytest.mark.parametrize("luma", [0x31, 0x42])
-def test_a_jpeg_whose_colours_are_of_unusual_px_is_not_called_damaged(luma):
+@pytest.mark.parametrize(
+    ("at", "value"),
+    [
+        pytest.param(11, b"\x31", id="a third of the colours' px"),
+        pytest.param(11, b"\x42", id="an eighth of the colours' px"),
+        pytest.param(5, b"\0\0", id="height behind the scan"),
+        pytest.param(1, b"\xf7", id="JPEG-LS"),
+    ],
+)
+def test_a_jpeg_of_an_unusual_kind_is_not_called_damaged(at, value):
     """A new picture of the same camera would be refused, too."""
     data = bytearray(encode(Image.fromarray(picture()), "JPEG"))
-    data[data.index(b"\xff\xc0") + 11] = luma
+    start = data.index(b"\xff\xc0") + at
+    data[start : start + len(value)] = value
     refuses(bytes(data), "not supported")
 
 

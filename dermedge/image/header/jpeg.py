@@ -87,6 +87,8 @@ def _read_jpeg(data: bytes) -> Jpeg:
             raise damaged("jpeg")
         (length,) = struct.unpack_from(">H", data, position)
         body, end = position + 2, position + length
+        if marker == 0xF7:  # JPEG-LS
+            raise unusual("jpeg")
         if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
             if frame is not None:
                 raise damaged("jpeg")
@@ -111,10 +113,11 @@ def _read_jpeg(data: bytes) -> Jpeg:
     if any(usual) and not all(usual):
         raise damaged("jpeg")
     marker, bits, height, width, channels = frame
-    if bits != 8 or marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
+    # A height of 0 is stated behind the first scan.
+    if bits != 8 or not height or marker not in (0xC0, 0xC1, 0xC2, 0xC9, 0xCA):
         raise unusual("jpeg")
     across, down = ([f >> 4 for f in factors], [f & 15 for f in factors])
-    if len(factors) < channels or not all(across) or not all(down) or not width or not height:
+    if len(factors) < channels or not all(across) or not all(down) or not width:
         raise damaged("jpeg")
     if channels not in (1, 3, 4):
         raise unusual("jpeg")
