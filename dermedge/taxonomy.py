@@ -68,8 +68,8 @@ _KERATOSIS = (
     r"|(?:k|ch)eratoz\w*|keratoosi)\b"
 )
 _LESION = (
-    r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyon(?:lar)?"
-    r"|tumou?r(?:s|en|es|e|i)?)"
+    r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyonu?(?:lar)?"
+    r"|tumou?r(?:s|en|es|e|i)?|tumeurs?)"
 )
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
 _IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
@@ -274,6 +274,19 @@ _MALIGNANT_WORD = re.compile(
 _BARE = re.compile(
     rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
 )
+# That there is something, and where, but not what: "neoplasm of unspecified behavior of skin",
+# "lesione cutanea", "tumeur à évolution imprévisible de la peau".
+_ON_SKIN = (
+    r"(?:skin|(?:sub)?[ck]utan\w*|haut|peau|piel|pele|cute|huid|skor\w*|deri|gepigmenteerde|pigment\w*"
+    r"|barwnikow\w*|changing|new|abnormal|finding|disorder)"
+)
+_SOMETHING = re.compile(
+    rf"(?:{_ON_SKIN} )*(?:(?:haut|hud|huid|pigment)?(?:{_LESION}|verander\w+|forandr\w+|fleck\w*"
+    r"|mal|afwijking\w*|befund\w*)|neoplas\w*|neoform\w*|tumora\w*|growths?|mass(?:es)?|lumps?|bumps?"
+    r"|nodul\w*|papul\w*|papeln?|macul\w*|spots?|knoten|raumforderung\w*|taches?|manchas?|macchi[ae]"
+    rf"|excrecenc\w*|plek\w*|vlek\w*|zmian[ay]|guz\w*)(?: {_ON_SKIN})*"
+    r"(?: (?:of|on|de[lrs]?|du|d|di|da|do|della|a|en|na|von|vom|an|am|im|i|pa|sur|van|op|w) .*)?"
+)
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
     r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
@@ -442,6 +455,7 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         not text.isascii()  # another script: nothing is known of it
         or _UNPLACED.search(text)
         or not bare
+        or _SOMETHING.fullmatch(text)
         or text in ("true", "yes", "positive", "abnormal", "neoplasm", "false", "normal", "healthy")
         or _SUBTYPES.fullmatch(text)
         or len(text) <= 3  # an abbreviation that nobody here knows

@@ -105,7 +105,7 @@ WORDS = {
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
         "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
         "fibroma mole; fibromas moles; nevo despigmentado; achromic nevus; comedo naevus; "
-        "anaemic naevus"
+        "anaemic naevus; glomus tumor; mancha mongólica; fibrous papule; tumeur glomique"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -177,7 +177,11 @@ WORDS = {
         "spinozellulär; Feldkanzerisierung; PEK G1; bazaliomy; Spinnennävus; "
         "keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
-        "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
+        "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC; "
+        "Neoplasm of unspecified behavior of bone, soft tissue, and skin; Skin lesion of face; "
+        "Tumeur à évolution imprévisible de la peau; neoformazione cutanea; Tumor der Haut; "
+        "Tumor de comportamiento incierto de la piel; lésion cutanée; Hautveränderung; nodule; "
+        "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna"
     ),
 }
 
