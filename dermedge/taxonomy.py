@@ -254,7 +254,12 @@ _VAGUE = re.compile(
 _DOUBT = frozenset("?¿¬~")
 _LIKE = re.compile(r"\blike\b|\bartig\w*|\bahnlich\w*|\baehnlich\w*")
 _KNOWN_LIKE = re.compile(r"keratos[ei]s like lesions?|lichen planus like")
-_UNSPECIFIED = re.compile(r"\bnot otherwise specified\b|\bnicht naher bezeichnet\b")
+# As the ICD's titles say that nothing more is known, and pathologists after them.
+_UNSPECIFIED = re.compile(
+    r"\b(?:not otherwise specified|nicht naher bezeichnet|o n a|sans (?:autre )?precision"
+    r"|(?:sitio |local )?n[ao]o? especificad[oa]s?|(?:sede )?non specificat[aoie])\b"
+    r"|^(?:l82[.,]1 )?other (?=seborrheic keratos[ie]s\b)"
+)
 # A group of carcinomas that are there; any other risk is of what may come.
 _RISK_GROUP = re.compile(
     r"\b(?:high|low) risk (?=(?:bcc|scc|basal|squamous)\b)"
@@ -319,7 +324,8 @@ _UNPLACED = re.compile(
     r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.
     r"|\b(?:cc?e|ccb|cec|csc|bzk|pek|pcc|bhk|shk|q[as])\b"
-    r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
+    # Codes of the ICD-10 and ICD-11.
+    r"|\bicd\b|\b[a-z][0-9]{2}(?:[.,][0-9]+)?\b|\b[1-9a-z][a-z][0-9][0-9a-z](?:[.,]\w+)?\b"
 )
 # "Atypical melanocytic lesion", "lesión pigmentada": a nevus, a melanoma, or neither.
 _ANY_MOLE = re.compile(

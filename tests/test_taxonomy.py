@@ -16,7 +16,9 @@ WORDS = {
         "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
         "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
         "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
-        "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma"
+        "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma; "
+        "Mélanome malin de la peau, sans précision; Melanom o.n.A.; "
+        "Melanoma maligno de piel, sitio no especificado"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -64,7 +66,8 @@ WORDS = {
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
         "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo; "
-        "brodawki łojotokowe; seboroická veruka"
+        "brodawki łojotokowe; seboroická veruka; Other seborrheic keratosis; "
+        "L82.1 Other seborrheic keratosis"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -181,7 +184,8 @@ WORDS = {
         "Neoplasm of unspecified behavior of bone, soft tissue, and skin; Skin lesion of face; "
         "Tumeur à évolution imprévisible de la peau; neoformazione cutanea; Tumor der Haut; "
         "Tumor de comportamiento incierto de la piel; lésion cutanée; Hautveränderung; nodule; "
-        "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna"
+        "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna; "
+        "2C30.0; EK90.0; Q82.5; other keratosis"
     ),
 }
 
