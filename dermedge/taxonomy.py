@@ -61,7 +61,7 @@ _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 # Of what a nevus is that is no mole.
 _NO_MOLE = (
     r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!i[ao])|elasti"
-    r"|eccrin|connectiv)\w*"
+    r"|eccrin|connectiv|organoid|verr?u(?:[ckg]o|que)[su])\w*"
 )
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
@@ -72,7 +72,7 @@ _LESION = (
     r"|tumou?r(?:s|en|es|e|i)?|tumeurs?)"
 )
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
-_IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
+_IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*|\bscc is\b(?! \w+ed\b)"
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
@@ -95,8 +95,19 @@ _WORDS = tuple(
             r"|\bchorob[ay] bowena\b|\b(?:keratoz[ay]|rogowaceni[ea]) slonecz\w*",
             "akiec",
         ),
+        # What seborrheic keratoses are called, too.
+        (
+            r"\b(?:basal cell|basalzell\w*) ?papill?om\w*"
+            r"|\bpapill?om\w* (?:baso ?cel+ul\w*|(?:de|a|di) cel+ul\w+ basa\w+)"
+            r"|\bdermatos\w* papulosa nigra\b",
+            "bkl",
+        ),
         # ICD-O 8094, among basal cell tumours.
-        (rf"\bbaso ?squamous (?:cell )?{_CARCINOMA}", "bcc"),
+        (
+            rf"\bbaso ?squamous(?: cell)?(?: {_CARCINOMA})?\b|\bpinkus tumou?r\w*"
+            r"|\b(?:fibroepith?eliom\w*|tumou?r\w*) (?:of |de |di |von )?pinkus\b",
+            "bcc",
+        ),
         (_SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b", "scc"),
         (
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
@@ -106,7 +117,7 @@ _WORDS = tuple(
             "bcc",
         ),
         (
-            r"\blentigo malign[aeo](?: melanom(?:a|as|e|en|es|i)?)?\b"
+            r"\blentigo mali(?:gn[aeo]|n)\b(?: melanom(?:a|as|e|en|es|i)?)?\b"
             r"|\bdubreuilh?\b|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
             "mel",
         ),
@@ -116,17 +127,22 @@ _WORDS = tuple(
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
             r"|\bseb(?:or\w+)? (?:warzen?|warts?|verr?u[ck]a\w*)\b|\balterswarzen?\b"
             r"|\bmelanose solar\b"
+            r"|\b(?:altersfleck(?:en?)?|(?:age|liver) spots?|ouderdomsvlek(?:ken)?)\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
             r"|\b(?:brodawk[ai]|keratoz[ay]|rogowaceni[ea]) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
         ),
         (
-            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*|\bblue rubber bleb {_NEVUS}\b"
+            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat|tele?angi|stell|simplex|vinos)\w*"
+            rf"|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
             r"|\b(?:ha?e?m|em)?angioo?m(?:a|as|ata|e|en|er|es|i|s)?\b|\bblutschwamm\b"
             r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
             r"|\bgranulom\w* (?:pyogen|piogen|tele?angiecta[st])\w*"
-            r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
+            r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bla(?:gos?|ghi|cs?) ve(?:nos|ineu)\w*"
+            r"|\b(?:capillary|(?:arterio)?venous|vascular|[kv]a\w+lare) malformation(?:s|en)?\b"
+            r"|\bmalforma\w+ (?:capil|vas[ck]|(?:arterio)?ve(?:nos|ineu))\w*"
+            r"|\bsalmon patch(?:es)?\b|\bstork bites?\b|\bh(?:a)?emorrhage\b"
             rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
             r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
             r"|\b(?:hem)?anjiy?om(?:lar)?\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*"
@@ -293,7 +309,7 @@ _SOMETHING = re.compile(
     r"(?: (?:of|on|de[lrs]?|du|d|di|da|do|della|a|en|na|von|vom|an|am|im|i|pa|sur|van|op|w) .*)?"
 )
 _OTHER_MALIGNANT = re.compile(
-    r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
+    r"\bmerkel\w*|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
     r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
     r"|\bleuka?emia cutis\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
     r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
@@ -324,6 +340,10 @@ _UNPLACED = re.compile(
     r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.
     r"|\b(?:cc?e|ccb|cec|csc|bzk|pek|pcc|bhk|shk|q[as])\b"
+    # On the lip, a cancer or what comes before it; a horn stands on either, or on a wart.
+    r"|\b(?:actin|aktin|attin|solar)\w* [ck]heilit\w*|\b(?:ch|qu?)eilit\w* (?:actin|aktin|attin)\w*"
+    r"|\bcornu cutane\w*|\bcutaneous horns?\b|\bhauth?orn\b|\b(?:cuerno|corno|corne) cutane\w*"
+    r"|\bkin ?[1-3i]*\b|\bhutchinson\w*|\bmelanotic freckles?\b"
     # Codes of the ICD-10 and ICD-11.
     r"|\bicd\b|\b[a-z][0-9]{2}(?:[.,][0-9]+)?\b|\b[1-9a-z][a-z][0-9][0-9a-z](?:[.,]\w+)?\b"
 )

@@ -18,7 +18,7 @@ WORDS = {
         "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
         "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma; "
         "Mélanome malin de la peau, sans précision; Melanom o.n.A.; "
-        "Melanoma maligno de piel, sitio no especificado"
+        "Melanoma maligno de piel, sitio no especificado; lentigo malin"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -29,7 +29,7 @@ WORDS = {
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
         "Baso-squamous carcinoma; CBC nodular; CBC, superficial; "
-        "carcinome baso-cellulaire"
+        "carcinome baso-cellulaire; basosquamous; Pinkus-Tumor; fibroepithelioma of Pinkus"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -51,7 +51,8 @@ WORDS = {
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
-        "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed"
+        "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed; "
+        "SCC-IS; SCC is, left hand"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -67,7 +68,8 @@ WORDS = {
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
         "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo; "
         "brodawki łojotokowe; seboroická veruka; Other seborrheic keratosis; "
-        "L82.1 Other seborrheic keratosis"
+        "L82.1 Other seborrheic keratosis; Papilloma basocellulare; basal cell papilloma; "
+        "papiloma de células basales; Altersflecken; liver spot; dermatosis papulosa nigra"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -98,7 +100,9 @@ WORDS = {
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
         "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
         "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
-        "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi"
+        "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi; "
+        "naevus simplex; Naevus teleangiectaticus; lago venoso; lac veineux; "
+        "vascular malformation; malformation capillaire; kapilläre Malformation; stork bite"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -108,7 +112,8 @@ WORDS = {
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
         "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
         "fibroma mole; fibromas moles; nevo despigmentado; achromic nevus; comedo naevus; "
-        "anaemic naevus; glomus tumor; mancha mongólica; fibrous papule; tumeur glomique"
+        "anaemic naevus; glomus tumor; mancha mongólica; fibrous papule; tumeur glomique; "
+        "Naevus verrucosus; naevus verruqueux; nevo verrugoso; organoid nevus"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -185,7 +190,8 @@ WORDS = {
         "Tumeur à évolution imprévisible de la peau; neoformazione cutanea; Tumor der Haut; "
         "Tumor de comportamiento incierto de la piel; lésion cutanée; Hautveränderung; nodule; "
         "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna; "
-        "2C30.0; EK90.0; Q82.5; other keratosis"
+        "2C30.0; EK90.0; Q82.5; other keratosis; actinic cheilitis; queilitis actínica; "
+        "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle"
     ),
 }
 
@@ -233,6 +239,7 @@ def test_two_classes_are_none_but_may_both_be_malignant(words, malignant):
 def test_other_malignancies_are_malignant():
     for words in (
         "Merkel cell carcinoma",
+        "Merkelzellkarzinom",
         "angiosarcoma",
         "DFSP",
         "cutaneous lymphoma",
