@@ -361,6 +361,12 @@ _MOST_WORDS = 20  # of a diagnosis
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 # What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
 _NO_VALUE = re.compile(r"#(nv|\S*!)", re.IGNORECASE)
+# Letters that were lost or came apart on the way: UTF-8 read as Windows-1252 ("NÃ¤vus") or as an
+# archive's cp437 ("N├ñvus"), what no letter was found for, or a web page's or JSON's own writing.
+GARBLED = re.compile(
+    "[ÂÃ][\u0080-\u00bfŒœŠšŽžŸƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]|[ÄÅ][\u0080-\u00bfŒœŠšŽžŸƒˆ˜†‡‰‹›€™]|[├┬]."
+    r"|\ufffd|&(?:#[xX]?[0-9a-fA-F]+|[A-Za-z]+);|\\u[0-9a-fA-F]{4}"
+)
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
     r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
@@ -396,7 +402,7 @@ def interpret(diagnosis: str) -> Diagnosis:
         listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
         if len(listed) > 1:
             return Diagnosis("unclear")
-    if _NO_VALUE.fullmatch(diagnosis.strip()):
+    if _NO_VALUE.fullmatch(diagnosis.strip()) or GARBLED.search(diagnosis):
         return Diagnosis("unclear")
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):

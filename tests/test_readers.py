@@ -505,6 +505,13 @@ def test_errors_of_a_spreadsheet_are_refused(tmp_path, column, cell):
     assert f"'{cell}' is an error of a spreadsheet" in message
 
 
+@pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID", "diagnosis"])
+@pytest.mark.parametrize("cell", ["KÃ©ratose sÃ©borrhÃ©ique", "M\ufffdller", "N&auml;vus"])
+def test_letters_that_were_lost_or_came_apart_are_refused(tmp_path, column, cell):
+    message = refused(tmp_path, f"image,{column}", f"a.png,{cell}", "b.png,nevus")
+    assert f"'{cell}' has letters that were lost or read in another encoding" in message
+
+
 @pytest.mark.parametrize("cell", ["#NV", "#N/A", "#N/D", "#YOK"])
 def test_what_a_spreadsheet_did_not_find_is_not_known(tmp_path, cell):
     rows = (f"{name}.png,{cell},{cell}" for name in "abc")

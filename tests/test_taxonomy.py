@@ -191,7 +191,8 @@ WORDS = {
         "Tumor de comportamiento incierto de la piel; lésion cutanée; Hautveränderung; nodule; "
         "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna; "
         "2C30.0; EK90.0; Q82.5; other keratosis; actinic cheilitis; queilitis actínica; "
-        "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle"
+        "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle; "
+        "kÃ©ratose sÃ©borrhÃ©ique; NÃ¤vus; N├ñvus; N\ufffdvus; N&auml;vus; N\\u00e4vus"
     ),
 }
 
