@@ -784,6 +784,23 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     assert "several masks are here, none of them used: 1" in noted(loaded)
 
 
+@pytest.mark.parametrize(
+    ("pictures", "masks"),
+    [("Bilder", "Masken"), ("images", "masques"), ("Imágenes", "máscaras"), ("", "Maschere")],
+)
+def test_folders_of_masks_in_other_languages(tmp_path, pictures, masks):
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        for name in ("melanoma", "nevo"):
+            picture(root / unicodedata.normalize(form, pictures) / name / "1.jpg")
+            mask(root / unicodedata.normalize(form, masks) / name / "1.png")
+        found = load("folders", root).records
+        assert [(r.label, r.mask.parent.name) for r in found] == [
+            ("mel", "melanoma"),
+            ("nv", "nevo"),
+        ]
+
+
 def test_folders_of_lesions_are_no_classes(tmp_path):
     names = [f"IL_{number:07}/{number}.jpg" for number in range(21)]
     for name in names:

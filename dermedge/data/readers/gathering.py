@@ -30,6 +30,8 @@ MASK_FOLDER = re.compile(
     # "student_masks", "masks_2" and "Lesion_GroundTruth_v3", but no "mask of pregnancy".
     r"((.*[ _-])?(masks|segmentations|ground[ _-]?truths?|gt)([ _-].*)?"
     r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?"
+    # macOS stores the accent as a letter of its own.
+    r"|(.*[ _-])?(masken?|masques|m(a|á|a\u0301)scaras?|mascher[ae]|segmentierung(en)?)"
     # As Pascal VOC, CVAT and LabelMe export them, in colours.
     r"|segmentation(class|object)\w*)",
     re.IGNORECASE,
