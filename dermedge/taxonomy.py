@@ -83,7 +83,7 @@ _SQUAMOUS = (
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
     rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
     r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spino ?cel+ul\w*"
-    rf"|epidermoid {_CARCINOMA}|\bscc\b"
+    rf"|epidermoid {_CARCINOMA}|\bsccs?\b"
 )
 _WORDS = tuple(
     (re.compile(pattern), name)
@@ -113,7 +113,7 @@ _WORDS = tuple(
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
             r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbaso ?cel+ul\w*"
             rf"|\b{_CARCINOMA} (?:de|a|di|das) cel+ul\w+ basa\w+|\brodent ulcers?\b"
-            r"|\bulcus rodens\b|\bbcc\b",
+            r"|\bulcus rodens\b|\bbccs?\b",
             "bcc",
         ),
         (
@@ -187,7 +187,7 @@ _WORDS = tuple(
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
         *(
-            (rf"\b{code}\b", name)
+            (rf"\b{code}s?\b", name)
             for code, name in _CODES.items()
             if code not in ("other", "lichenoid", "lk")
         ),
@@ -310,9 +310,10 @@ _SOMETHING = re.compile(
 )
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\w*|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
-    r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
-    r"|\bleuka?emia cutis\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
-    r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
+    r"|\b(?!pseudo)\w*(?:lymph|lymf|linf|lenf)oo?m(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
+    r"|\bleuka?emia cutis\b|\bm[iy][ck]os\w* f[uo]ngoid\w*|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\bat[iy]p\w* fibroxanth?om\w*"
+    r"|\bfibroxanth?om\w* at[iy]p\w*"
     r"|\bpagets?\b|\bempd\b|\b(?:haut|satelliten|intransit|lymphknoten)?metasta\w*"
 )
 # Words of cancer that no rule took.
@@ -335,7 +336,8 @@ _UNPLACED = re.compile(
     r"|\b(?:breslow|tumordicke|clark|p?t[0-4][ab]?|in situ|invasi\w*|sentinel|\w*rezidiv\w*"
     r"|recurren\w*|r[ei]cidiv\w*|fili[ae]n?|hautfili\w*|\w*blastomatosa|basalzell\w*|spinozell\w*)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
-    r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
+    r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b"
+    r"|\b(?:birth ?marks?|geburtsmale?)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*|\b\w+n(?:ae|a)v(?:us|i)\b"
     r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.

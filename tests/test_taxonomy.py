@@ -29,7 +29,8 @@ WORDS = {
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
         "Baso-squamous carcinoma; CBC nodular; CBC, superficial; "
-        "carcinome baso-cellulaire; basosquamous; Pinkus-Tumor; fibroepithelioma of Pinkus"
+        "carcinome baso-cellulaire; basosquamous; Pinkus-Tumor; fibroepithelioma of Pinkus; "
+        "BCCs; BCCs nodular"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -52,7 +53,7 @@ WORDS = {
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
         "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed; "
-        "SCC-IS; SCC is, left hand"
+        "SCC-IS; SCC is, left hand; AKs; SCCs in situ"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -102,7 +103,7 @@ WORDS = {
         "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
         "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi; "
         "naevus simplex; Naevus teleangiectaticus; lago venoso; lac veineux; "
-        "vascular malformation; malformation capillaire; kapilläre Malformation; stork bite"
+        "vascular malformation; malformation capillaire; kapilläre Malformation; stork bite; VASCs"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -192,6 +193,7 @@ WORDS = {
         "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna; "
         "2C30.0; EK90.0; Q82.5; other keratosis; actinic cheilitis; queilitis actínica; "
         "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle; "
+        "birthmark; Geburtsmal; "
         "kÃ©ratose sÃ©borrhÃ©ique; NÃ¤vus; N├ñvus; N\ufffdvus; N&auml;vus; N\\u00e4vus"
     ),
 }
@@ -241,6 +243,11 @@ def test_other_malignancies_are_malignant():
     for words in (
         "Merkel cell carcinoma",
         "Merkelzellkarzinom",
+        "atypisches Fibroxanthom",
+        "fibroxantoma atípico",
+        "mycose fongoïde",
+        "micosis fungoide",
+        "huidlymfoom",
         "angiosarcoma",
         "DFSP",
         "cutaneous lymphoma",
