@@ -293,7 +293,8 @@ _MALIGNANT_WORD = re.compile(
     r"\b(?:malign\w*|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu|zlosliw\w*)\b"
 )
 _BARE = re.compile(
-    rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
+    rf"\b(?:skin|haut|{_LESION}|cases?|neoplasms?|neubildung\w*"
+    r"|images?|pictures?|(?:ph|f)otos?|bild(?:er)?|aufnahmen?|imagenes|immagini|imagens|dcim)\b"
 )
 # That there is something, and where, but not what: "neoplasm of unspecified behavior of skin",
 # "lesione cutanea", "tumeur à évolution imprévisible de la peau".

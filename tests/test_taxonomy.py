@@ -193,7 +193,7 @@ WORDS = {
         "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna; "
         "2C30.0; EK90.0; Q82.5; other keratosis; actinic cheilitis; queilitis actínica; "
         "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle; "
-        "birthmark; Geburtsmal; "
+        "birthmark; Geburtsmal; Bilder; Fotos; photos; Imágenes; DCIM; "
         "kÃ©ratose sÃ©borrhÃ©ique; NÃ¤vus; N├ñvus; N\ufffdvus; N&auml;vus; N\\u00e4vus"
     ),
 }
