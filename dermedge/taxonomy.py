@@ -61,18 +61,18 @@ _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 # Of what a nevus is that is no mole.
 _NO_MOLE = (
     r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!i[ao])|elasti"
-    r"|eccrin|connectiv)\w*"
+    r"|eccrin|connectiv|organoid|verr?u(?:[ckg]o|que)[su])\w*"
 )
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
     r"|(?:k|ch)eratoz\w*|keratoosi)\b"
 )
 _LESION = (
-    r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyon(?:lar)?"
-    r"|tumou?r(?:s|en|es|e|i)?)"
+    r"(?:lesion(?:s|es|e|i)?|lesao|lesoes|la?e?s[ij]on(?:en|er)?|laesies?|lezyonu?(?:lar)?"
+    r"|tumou?r(?:s|en|es|e|i)?|tumeurs?)"
 )
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
-_IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
+_IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*|\bscc is\b(?! \w+ed\b)"
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
@@ -83,7 +83,7 @@ _SQUAMOUS = (
     r"(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bspinaliom\w*"
     rf"|\b{_CARCINOMA} (?:\w+ ){{0,2}}?(?:epidermoid|escamo"
     r"|squamos|squamocel|squameu|spinocel|espinocel)\w*|\be?spino ?cel+ul\w*"
-    rf"|epidermoid {_CARCINOMA}|\bscc\b"
+    rf"|epidermoid {_CARCINOMA}|\bsccs?\b"
 )
 _WORDS = tuple(
     (re.compile(pattern), name)
@@ -95,18 +95,29 @@ _WORDS = tuple(
             r"|\bchorob[ay] bowena\b|\b(?:keratoz[ay]|rogowaceni[ea]) slonecz\w*",
             "akiec",
         ),
+        # What seborrheic keratoses are called, too.
+        (
+            r"\b(?:basal cell|basalzell\w*) ?papill?om\w*"
+            r"|\bpapill?om\w* (?:baso ?cel+ul\w*|(?:de|a|di) cel+ul\w+ basa\w+)"
+            r"|\bdermatos\w* papulosa nigra\b",
+            "bkl",
+        ),
         # ICD-O 8094, among basal cell tumours.
-        (rf"\bbaso ?squamous (?:cell )?{_CARCINOMA}", "bcc"),
+        (
+            rf"\bbaso ?squamous(?: cell)?(?: {_CARCINOMA})?\b|\bpinkus tumou?r\w*"
+            r"|\b(?:fibroepith?eliom\w*|tumou?r\w*) (?:of |de |di |von )?pinkus\b",
+            "bcc",
+        ),
         (_SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b", "scc"),
         (
             rf"basal cell (?:{_CARCINOMA}|ca\b)|\bbasaliom(?:a|as|e|en|i|s)?\b"
             r"|\bbasalzell(?:en|ular\w*)? ?(?:karzinom|carcinom|krebs|ca)\w*|\bbaso ?cel+ul\w*"
             rf"|\b{_CARCINOMA} (?:de|a|di|das) cel+ul\w+ basa\w+|\brodent ulcers?\b"
-            r"|\bulcus rodens\b|\bbcc\b",
+            r"|\bulcus rodens\b|\bbccs?\b",
             "bcc",
         ),
         (
-            r"\blentigo malign[aeo](?: melanom(?:a|as|e|en|es|i)?)?\b"
+            r"\blentigo mali(?:gn[aeo]|n)\b(?: melanom(?:a|as|e|en|es|i)?)?\b"
             r"|\bdubreuilh?\b|\bmelanom(?:a|as|ata|e|en|es|i|s)?\b",
             "mel",
         ),
@@ -116,17 +127,22 @@ _WORDS = tuple(
             r"|\b(?:verruca|warze|verrue|verruga)\w* (?:seborr?h?o?e?|senil)\w*"
             r"|\bseb(?:or\w+)? (?:warzen?|warts?|verr?u[ck]a\w*)\b|\balterswarzen?\b"
             r"|\bmelanose solar\b"
+            r"|\b(?:altersfleck(?:en?)?|(?:age|liver) spots?|ouderdomsvlek(?:ken)?)\b"
             r"|\bouderdomswrat(?:ten)?\b|\balderdomsvorter?\b|\balderssvart(?:a|or)\b|\brasvaluomi\b"
             r"|\b(?:brodawk[ai]|keratoz[ay]|rogowaceni[ea]) lojotok\w*|\bbrodawka starcza\b",
             "bkl",
         ),
         (
-            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat)\w*|\bblue rubber bleb {_NEVUS}\b"
+            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat|tele?angi|stell|simplex|vinos)\w*"
+            rf"|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
             r"|\b(?:ha?e?m|em)?angioo?m(?:a|as|ata|e|en|er|es|i|s)?\b|\bblutschwamm\b"
             r"|\bangio(?:k|qu|ch?)h?eratom\w*|\b(?:pyogen|piogen)\w* granulom\w*"
             r"|\bgranulom\w* (?:pyogen|piogen|tele?angiecta[st])\w*"
-            r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bh(?:a)?emorrhage\b"
+            r"|\bbotr[iy]om[iy][ck]om\w*|\bvenous lakes?\b|\bla(?:gos?|ghi|cs?) ve(?:nos|ineu)\w*"
+            r"|\b(?:capillary|(?:arterio)?venous|vascular|[kv]a\w+lare) malformation(?:s|en)?\b"
+            r"|\bmalforma\w+ (?:capil|vas[ck]|(?:arterio)?ve(?:nos|ineu))\w*"
+            r"|\bsalmon patch(?:es)?\b|\bstork bites?\b|\bh(?:a)?emorrhage\b"
             rf"|\bvas[ck]?[uo]l\w* {_LESION}\b|\b{_LESION} vas[ck]?[uo]l\w*|\bgefassla?e?sion\w*"
             r"|proliferations vascular|\b(?:wijn|aardbei)vlek(?:ken)?\b|\bverisuoniluomi\b"
             r"|\b(?:hem)?anjiy?om(?:lar)?\b|\banjiy?okeratom\w*|\bpiyojenik granulom\w*"
@@ -171,7 +187,7 @@ _WORDS = tuple(
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
         *(
-            (rf"\b{code}\b", name)
+            (rf"\b{code}s?\b", name)
             for code, name in _CODES.items()
             if code not in ("other", "lichenoid", "lk")
         ),
@@ -254,7 +270,12 @@ _VAGUE = re.compile(
 _DOUBT = frozenset("?¿¬~")
 _LIKE = re.compile(r"\blike\b|\bartig\w*|\bahnlich\w*|\baehnlich\w*")
 _KNOWN_LIKE = re.compile(r"keratos[ei]s like lesions?|lichen planus like")
-_UNSPECIFIED = re.compile(r"\bnot otherwise specified\b|\bnicht naher bezeichnet\b")
+# As the ICD's titles say that nothing more is known, and pathologists after them.
+_UNSPECIFIED = re.compile(
+    r"\b(?:not otherwise specified|nicht naher bezeichnet|o n a|sans (?:autre )?precision"
+    r"|(?:sitio |local )?n[ao]o? especificad[oa]s?|(?:sede )?non specificat[aoie])\b"
+    r"|^(?:l82[.,]1 )?other (?=seborrheic keratos[ie]s\b)"
+)
 # A group of carcinomas that are there; any other risk is of what may come.
 _RISK_GROUP = re.compile(
     r"\b(?:high|low) risk (?=(?:bcc|scc|basal|squamous)\b)"
@@ -272,13 +293,28 @@ _MALIGNANT_WORD = re.compile(
     r"\b(?:malign\w*|malin|bosartig\w*|boesartig\w*|kwaadaardig\w*|kotu huylu|zlosliw\w*)\b"
 )
 _BARE = re.compile(
-    rf"\b(?:skin|haut|{_LESION}|cases?|images?|pictures?|neoplasms?|neubildung\w*)\b"
+    rf"\b(?:skin|haut|{_LESION}|cases?|neoplasms?|neubildung\w*"
+    r"|images?|pictures?|(?:ph|f)otos?|bild(?:er)?|aufnahmen?|imagenes|immagini|imagens|dcim)\b"
+)
+# That there is something, and where, but not what: "neoplasm of unspecified behavior of skin",
+# "lesione cutanea", "tumeur à évolution imprévisible de la peau".
+_ON_SKIN = (
+    r"(?:skin|(?:sub)?[ck]utan\w*|haut|peau|piel|pele|cute|huid|skor\w*|deri|gepigmenteerde|pigment\w*"
+    r"|barwnikow\w*|changing|new|abnormal|finding|disorder)"
+)
+_SOMETHING = re.compile(
+    rf"(?:{_ON_SKIN} )*(?:(?:haut|hud|huid|pigment)?(?:{_LESION}|verander\w+|forandr\w+|fleck\w*"
+    r"|mal|afwijking\w*|befund\w*)|neoplas\w*|neoform\w*|tumora\w*|growths?|mass(?:es)?|lumps?|bumps?"
+    r"|nodul\w*|papul\w*|papeln?|macul\w*|spots?|knoten|raumforderung\w*|taches?|manchas?|macchi[ae]"
+    rf"|excrecenc\w*|plek\w*|vlek\w*|zmian[ay]|guz\w*)(?: {_ON_SKIN})*"
+    r"(?: (?:of|on|de[lrs]?|du|d|di|da|do|della|a|en|na|von|vom|an|am|im|i|pa|sur|van|op|w) .*)?"
 )
 _OTHER_MALIGNANT = re.compile(
-    r"\bmerkel\b|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
-    r"|\b(?!pseudo)\w*(?:lymph|linf|lenf)om(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
-    r"|\bleuka?emia cutis\b|\bmycosis fungoides\b|\bsebaceous (?:cell )?carcinoma\b"
-    r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\batypical fibroxanthoma\b"
+    r"\bmerkel\w*|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
+    r"|\b(?!pseudo)\w*(?:lymph|lymf|linf|lenf)oo?m(?:a|as|e|en|es|i)?\b|\bctcl\b|\bsezary\b"
+    r"|\bleuka?emia cutis\b|\bm[iy][ck]os\w* f[uo]ngoid\w*|\bsebaceous (?:cell )?carcinoma\b"
+    r"|\b(?:poro|adeno)carcinoma\b|\badnexal carcinoma\b|\bat[iy]p\w* fibroxanth?om\w*"
+    r"|\bfibroxanth?om\w* at[iy]p\w*"
     r"|\bpagets?\b|\bempd\b|\b(?:haut|satelliten|intransit|lymphknoten)?metasta\w*"
 )
 # Words of cancer that no rule took.
@@ -301,12 +337,18 @@ _UNPLACED = re.compile(
     r"|\b(?:breslow|tumordicke|clark|p?t[0-4][ab]?|in situ|invasi\w*|sentinel|\w*rezidiv\w*"
     r"|recurren\w*|r[ei]cidiv\w*|fili[ae]n?|hautfili\w*|\w*blastomatosa|basalzell\w*|spinozell\w*)\b"
     # A mole in Portuguese; also a sign, an infection. In others a birthmark, of pigment or vessels.
-    r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b|\bznam[ei]\w*"
+    r"|\b(?:pintas?|sinal|sinais|levervlek(?:ken)?|syntymamerk\w*|dogum lekesi)\b"
+    r"|\b(?:birth ?marks?|geburtsmale?)\b|\bznam[ei]\w*"
     r"|\bpr(?:a|ae|e)kanzeros\w*|\b(?:pigment|haut)(?:tumor|lasion|laesion)\w*|\b\w+n(?:ae|a)v(?:us|i)\b"
     r"|\b(?:ca|mm|mmis|nmm|ssmm|nmsc|[ci]?scc|sqcc|basal cell|squamous cell|kerat|melan)\b"
     # Carcinomas in Spanish, Portuguese, French, German, Dutch and Turkish.
     r"|\b(?:cc?e|ccb|cec|csc|bzk|pek|pcc|bhk|shk|q[as])\b"
-    r"|\bicd\b|\b[cdl][0-9]{2}(?:[.,][0-9]+)?\b"
+    # On the lip, a cancer or what comes before it; a horn stands on either, or on a wart.
+    r"|\b(?:actin|aktin|attin|solar)\w* [ck]heilit\w*|\b(?:ch|qu?)eilit\w* (?:actin|aktin|attin)\w*"
+    r"|\bcornu cutane\w*|\bcutaneous horns?\b|\bhauth?orn\b|\b(?:cuerno|corno|corne) cutane\w*"
+    r"|\bkin ?[1-3i]*\b|\bhutchinson\w*|\bmelanotic freckles?\b"
+    # Codes of the ICD-10 and ICD-11.
+    r"|\bicd\b|\b[a-z][0-9]{2}(?:[.,][0-9]+)?\b|\b[1-9a-z][a-z][0-9][0-9a-z](?:[.,]\w+)?\b"
 )
 # "Atypical melanocytic lesion", "lesión pigmentada": a nevus, a melanoma, or neither.
 _ANY_MOLE = re.compile(
@@ -322,6 +364,12 @@ _MOST_WORDS = 20  # of a diagnosis
 _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 # What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
 _NO_VALUE = re.compile(r"#(nv|\S*!)", re.IGNORECASE)
+# Letters that were lost or came apart on the way: UTF-8 read as Windows-1252 ("NÃ¤vus") or as an
+# archive's cp437 ("N├ñvus"), what no letter was found for, or a web page's or JSON's own writing.
+GARBLED = re.compile(
+    "[ÂÃ][\u0080-\u00bfŒœŠšŽžŸƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]|[ÄÅ][\u0080-\u00bfŒœŠšŽžŸƒˆ˜†‡‰‹›€™]|[├┬]."
+    r"|\ufffd|&(?:#[xX]?[0-9a-fA-F]+|[A-Za-z]+);|\\u[0-9a-fA-F]{4}"
+)
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
     r"(?:class|klasse|classe|clase|label|category|type|cls|target|group|c|l)? ?[0-9., ]+"
@@ -357,7 +405,7 @@ def interpret(diagnosis: str) -> Diagnosis:
         listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
         if len(listed) > 1:
             return Diagnosis("unclear")
-    if _NO_VALUE.fullmatch(diagnosis.strip()):
+    if _NO_VALUE.fullmatch(diagnosis.strip()) or GARBLED.search(diagnosis):
         return Diagnosis("unclear")
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):
@@ -442,6 +490,7 @@ def _unplaced(text: str, bare: str, benign: bool, malignant: bool) -> Diagnosis:
         not text.isascii()  # another script: nothing is known of it
         or _UNPLACED.search(text)
         or not bare
+        or _SOMETHING.fullmatch(text)
         or text in ("true", "yes", "positive", "abnormal", "neoplasm", "false", "normal", "healthy")
         or _SUBTYPES.fullmatch(text)
         or len(text) <= 3  # an abbreviation that nobody here knows

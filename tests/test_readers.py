@@ -88,12 +88,12 @@ def test_malignant_that_contradicts_the_diagnosis(tmp_path, diagnosis, malignant
 
 
 def test_malignant_in_words(tmp_path):
-    words = ("yes", "True", "1.0", "malignant", "ja", "maligno", "oui", "bösartig")
-    others = ("no", "FALSE", "0", "benign", "nein", "gutartig", "bénin", "não")
-    names = [f"{number}.png" for number in range(16)]
+    words = ("yes", "True", "1.0", "malignant", "ja", "maligno", "oui", "bösartig", "WAHR", "VRAI")
+    others = ("no", "FALSE", "0", "benign", "nein", "gutartig", "bénin", "não", "FALSCH", "FAUX")
+    names = [f"{number}.png" for number in range(20)]
     rows = [f"{name},{word}" for name, word in zip(names, (*words, *others), strict=True)]
     data_set = own(tmp_path, "image,malignant", *rows, pictures=names)
-    assert [record.malignant for record in data_set.records] == [True] * 8 + [False] * 8
+    assert [record.malignant for record in data_set.records] == [True] * 10 + [False] * 10
     assert "line 2: malignant 'perhaps'" in refused(tmp_path, "image,malignant", "a.png,perhaps")
 
 
@@ -393,11 +393,12 @@ def test_a_letter_with_a_mark_is_one_however_it_is_put_together(tmp_path, writte
 
 
 def test_ages_that_are_no_years_are_named(tmp_path):
-    names = [f"{number}.png" for number in range(8)]
+    names = [f"{number}.png" for number in range(11)]
     ages = ("45-50", "85+", "6 months", "1980", "-1", "ca. 40", "0", "45 Jahre")
+    ages += ("45 J.", "45歳", "45 lat")
     rows = [f"{name},{age}" for name, age in zip(names, ages, strict=True)]
     data_set = own(tmp_path, "image,age", *rows, pictures=names)
-    assert [record.age for record in data_set.records] == [None] * 6 + [0, 45]
+    assert [record.age for record in data_set.records] == [None] * 6 + [0, 45, 45, 45, 45]
     assert len(data_set.problems) == 6
 
 
@@ -409,11 +410,12 @@ def test_an_age_of_0_is_none_in_pictures_of_ham10000(tmp_path):
 
 
 def test_skin_types_in_other_spellings(tmp_path):
-    types = ("FST3", "Phototype IV", "Fitzpatrick skin type II", "5.0", "FST7")
+    types = ("FST3", "Phototype IV", "Fitzpatrick skin type II", "5.0", "FST7", "Hauttyp III")
+    types += ("Fototipo 4", "-1")
     rows = [f"{number}.png,{kind}" for number, kind in enumerate(types)]
     pictures = [f"{number}.png" for number in range(len(types))]
     data_set = own(tmp_path, "image,skin_type", *rows, pictures=pictures)
-    assert [record.skin_type for record in data_set.records] == [3, 4, 2, 5, None]
+    assert [record.skin_type for record in data_set.records] == [3, 4, 2, 5, None, 3, 4, None]
 
 
 @pytest.mark.parametrize(
@@ -429,7 +431,7 @@ def test_skin_types_in_other_spellings(tmp_path):
             ("nicht vorhanden",) * 3,
             ("Ignorado", "NaT", "."),
         ),
-        *(("なし", "無", "미상"), ("غير محدد", "अज्ञात", "ns/nc")),
+        *(("なし", "無", "미상"), ("غير محدد", "अज्ञात", "ns/nc"), ("kA",) * 3),
     ],
 )
 def test_unknown_groups_are_no_group(tmp_path, words):
@@ -449,6 +451,8 @@ def test_sites_that_name_no_region_are_listed(tmp_path):
     [
         *(("HM", None), ("VM", None), ("nf", None)),
         *(("MF", ["male", "female"]), ("HF", [None, "female"]), ("wm", ["female", "male"])),
+        *(("男女", ["male", "female"]), (("Weibl.", "Männl."), ["female", "male"])),
+        (("Kadın", "Erkek"), ["female", "male"]),
     ],
 )
 def test_a_letter_that_may_be_either_sex_is_refused(tmp_path, sexes, found):
@@ -481,12 +485,12 @@ def test_names_that_are_no_text_are_named(tmp_path):
 
 @pytest.mark.parametrize("column", ["lesion_id", "patient_id"])
 def test_a_number_is_one_id_however_it_is_written(tmp_path, column):
-    cells = ("0012", '"=""0012"""', "12", "12.0", "'0012", "112", "12a", "1.2")
+    cells = ("0012", '"=""0012"""', "12", "12.0", "'0012", "12.00", "112", "12a", "1.2")
     names = [f"{number}.png" for number in range(len(cells))]
     rows = [f"{name},{cell}" for name, cell in zip(names, cells, strict=True)]
     data_set = own(tmp_path, f"image,{column}", *rows, pictures=names)
     ids = [getattr(record, column) for record in data_set.records]
-    assert ids == ["0012"] * 5 + ["112", "12a", "1.2"]
+    assert ids == ["0012"] * 6 + ["112", "12a", "1.2"]
 
 
 def test_one_lesion_is_not_two_patients(tmp_path):
@@ -503,6 +507,13 @@ def test_one_lesion_is_not_two_patients(tmp_path):
 def test_errors_of_a_spreadsheet_are_refused(tmp_path, column, cell):
     message = refused(tmp_path, f"image,{column}", f"a.png,{cell}", "b.png,nevus")
     assert f"'{cell}' is an error of a spreadsheet" in message
+
+
+@pytest.mark.parametrize("column", ["id", "lesion_id", "Patient-ID", "diagnosis"])
+@pytest.mark.parametrize("cell", ["KÃ©ratose sÃ©borrhÃ©ique", "M\ufffdller", "N&auml;vus"])
+def test_letters_that_were_lost_or_came_apart_are_refused(tmp_path, column, cell):
+    message = refused(tmp_path, f"image,{column}", f"a.png,{cell}", "b.png,nevus")
+    assert f"'{cell}' has letters that were lost or read in another encoding" in message
 
 
 @pytest.mark.parametrize("cell", ["#NV", "#N/A", "#N/D", "#YOK"])
@@ -771,6 +782,23 @@ def test_masks_beside_pictures_and_in_a_folder_of_their_own(tmp_path):
     loaded = load("folders", apart)
     assert [r.mask and r.mask.parent.name for r in loaded.records] == [None, None, "nv"]
     assert "several masks are here, none of them used: 1" in noted(loaded)
+
+
+@pytest.mark.parametrize(
+    ("pictures", "masks"),
+    [("Bilder", "Masken"), ("images", "masques"), ("Imágenes", "máscaras"), ("", "Maschere")],
+)
+def test_folders_of_masks_in_other_languages(tmp_path, pictures, masks):
+    for form in ("NFC", "NFD"):
+        root = tmp_path / form
+        for name in ("melanoma", "nevo"):
+            picture(root / unicodedata.normalize(form, pictures) / name / "1.jpg")
+            mask(root / unicodedata.normalize(form, masks) / name / "1.png")
+        found = load("folders", root).records
+        assert [(r.label, r.mask.parent.name) for r in found] == [
+            ("mel", "melanoma"),
+            ("nv", "nevo"),
+        ]
 
 
 def test_folders_of_lesions_are_no_classes(tmp_path):

@@ -16,7 +16,9 @@ WORDS = {
         "lentigo maligne; nodular_melanoma; Melanoma metastasis; 2. Melanoma 15.75k; "
         "Melanoma Invasive; acral lentiginous melanoma; amelanotic melanoma; "
         "melanoma (less than 0.76 mm); MEL; Akral-lentiginöses Melanom; mélanose de Dubreuilh; "
-        "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma"
+        "lentigo malin de Dubreuilh; a confirmed melanoma; a definite melanoma; "
+        "Mélanome malin de la peau, sans précision; Melanom o.n.A.; "
+        "Melanoma maligno de piel, sitio no especificado; lentigo malin"
     ),
     "bcc": (
         "Basalzellkarzinom; BCC nodular; nodular BCC; Basaliom; basalioma; "
@@ -27,7 +29,8 @@ WORDS = {
         "Basalzellkarzinome; carcinoma de células basais; Carcinoma basocellulare nodulare; "
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
         "Baso-squamous carcinoma; CBC nodular; CBC, superficial; "
-        "carcinome baso-cellulaire"
+        "carcinome baso-cellulaire; basosquamous; Pinkus-Tumor; fibroepithelioma of Pinkus; "
+        "BCCs; BCCs nodular"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -49,7 +52,8 @@ WORDS = {
         "keratosis solaris; aktin. Keratose; act. keratosis; kératose solaire; aktinik keratoz; "
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
-        "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed"
+        "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed; "
+        "SCC-IS; SCC is, left hand; AKs; SCCs in situ"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -64,7 +68,9 @@ WORDS = {
         "Keratoma seborrhoicum; seborroisk keratos; seborrhoiske keratoser; ouderdomswratten; "
         "alderdomsvorte; rasvaluomi; rogowacenie łojotokowe; brodawka łojotokowa; melanose solar; "
         "brodawka starcza; Seb. Warze; SebK; seb. K.; solární lentigo; "
-        "brodawki łojotokowe; seboroická veruka"
+        "brodawki łojotokowe; seboroická veruka; Other seborrheic keratosis; "
+        "L82.1 Other seborrheic keratosis; Papilloma basocellulare; basal cell papilloma; "
+        "papiloma de células basales; Altersflecken; liver spot; dermatosis papulosa nigra"
     ),
     "df": (
         "Dermatofibrom; dermatofibroma; dermatofibromas; dermatofibrome; Histiozytom; "
@@ -95,7 +101,9 @@ WORDS = {
         "vaskuläre Läsion; cherry angioma; VASC; port-wine stain; cherry hemangiomas; "
         "blue rubber bleb nevus; angioom; hemangiooma; anjiyom; vasküler lezyon; vaskulær læsjon; "
         "vasculaire laesie; wijnvlek; naczyniak; zmiana naczyniowa; "
-        "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi"
+        "hemanjiyomlar; mancha vinho do porto; punto rubí; nevo rubi; tache rubis; ponto rubi; "
+        "naevus simplex; Naevus teleangiectaticus; lago venoso; lac veineux; "
+        "vascular malformation; malformation capillaire; kapilläre Malformation; stork bite; VASCs"
     ),
     "other": (
         "eczema; Acne_Vulgaris; lentigo; Nevus_Sebaceous; dermatofibrosarcoma; "
@@ -105,7 +113,8 @@ WORDS = {
         "Atypical melanocytic proliferation; becker nevus; Becker's_Nevus; Becker-Nävus; "
         "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
         "fibroma mole; fibromas moles; nevo despigmentado; achromic nevus; comedo naevus; "
-        "anaemic naevus"
+        "anaemic naevus; glomus tumor; mancha mongólica; fibrous papule; tumeur glomique; "
+        "Naevus verrucosus; naevus verruqueux; nevo verrugoso; organoid nevus"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -177,7 +186,15 @@ WORDS = {
         "spinozellulär; Feldkanzerisierung; PEK G1; bazaliomy; Spinnennävus; "
         "keratosis senilis; rogowacenie starcze; "
         "Melanom: nein; naevus: nee; melanoma: nej; melanoma: hayır; mistenker melanom; "
-        "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC"
+        "mencurigakan melanoma; low risk melanoma; risk: BCC; BCC, high risk of SCC; "
+        "Neoplasm of unspecified behavior of bone, soft tissue, and skin; Skin lesion of face; "
+        "Tumeur à évolution imprévisible de la peau; neoformazione cutanea; Tumor der Haut; "
+        "Tumor de comportamiento incierto de la piel; lésion cutanée; Hautveränderung; nodule; "
+        "Pigmentfleck; mancha pigmentada; skin growth; papule; neoplasia; zmiana skórna; "
+        "2C30.0; EK90.0; Q82.5; other keratosis; actinic cheilitis; queilitis actínica; "
+        "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle; "
+        "birthmark; Geburtsmal; Bilder; Fotos; photos; Imágenes; DCIM; "
+        "kÃ©ratose sÃ©borrhÃ©ique; NÃ¤vus; N├ñvus; N\ufffdvus; N&auml;vus; N\\u00e4vus"
     ),
 }
 
@@ -225,6 +242,12 @@ def test_two_classes_are_none_but_may_both_be_malignant(words, malignant):
 def test_other_malignancies_are_malignant():
     for words in (
         "Merkel cell carcinoma",
+        "Merkelzellkarzinom",
+        "atypisches Fibroxanthom",
+        "fibroxantoma atípico",
+        "mycose fongoïde",
+        "micosis fungoide",
+        "huidlymfoom",
         "angiosarcoma",
         "DFSP",
         "cutaneous lymphoma",

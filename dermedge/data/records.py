@@ -11,7 +11,7 @@ from pathlib import Path
 from dermedge import UserError
 
 PARTS = ("train", "val", "test")
-_NUMBER = re.compile(r"=?[\"']?([0-9]{1,30})(?:[.,]0)?\"?")
+_NUMBER = re.compile(r"=?[\"']?([0-9]{1,30})(?:[.,]00?)?\"?")
 
 
 class DataError(UserError):

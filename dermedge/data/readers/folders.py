@@ -24,6 +24,13 @@ _MASK_ENDINGS = (
     *("_segmentation", "_segmentation_mask", "_seg", "_binary_mask", "_mask", "-mask", "mask"),
     *("_groundtruth", "_ground_truth", "_gt", "-gt"),
 )
+# What the folder beside that of the masks is called.
+_PICTURES = frozenset(
+    {
+        *("images", "image", "imgs", "pictures", "photos", "bilder", "fotos", "imágenes"),
+        *("imagenes", "imagens", "immagini"),
+    }
+)
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
 _DERMOFIT = {"ml": "nv", "pyo": "vasc", "iec": "akiec"}
 
@@ -314,7 +321,7 @@ def _mirrors(g: Gathering, mask: Path, own: list[str]) -> bool:
 
 def _bare(parts: Iterable[str]) -> list[str]:
     names = map(folded, parts)
-    return [name for name in names if name not in ("images", "image", "imgs", "pictures")]
+    return [name for name in names if name not in _PICTURES]
 
 
 def _is_mask(file: Path, stems: set[tuple[Path, str]]) -> bool:

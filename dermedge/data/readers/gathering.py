@@ -30,6 +30,8 @@ MASK_FOLDER = re.compile(
     # "student_masks", "masks_2" and "Lesion_GroundTruth_v3", but no "mask of pregnancy".
     r"((.*[ _-])?(masks|segmentations|ground[ _-]?truths?|gt)([ _-].*)?"
     r"|(.*[ _-])?(mask|segmentation)|annotations?|labels?"
+    # macOS stores the accent as a letter of its own.
+    r"|(.*[ _-])?(masken?|masques|m(a|á|a\u0301)scaras?|mascher[ae]|segmentierung(en)?)"
     # As Pascal VOC, CVAT and LabelMe export them, in colours.
     r"|segmentation(class|object)\w*)",
     re.IGNORECASE,
@@ -68,12 +70,15 @@ _UNSTATED = frozenset(
 _SEXES = {
     **dict.fromkeys(
         ("male", "m", "man", "männlich", "mann", "homme", "masculin", "hombre", "masculino")
-        + ("uomo", "maschio", "maschile", "homem"),
+        + ("uomo", "maschio", "maschile", "homem", "mannelijk", "mand", "mężczyzna", "erkek")
+        + ("männl.", "masc", "masc.", "男", "男性", "남", "남성", "남자", "ذكر"),
         "male",
     ),
     **dict.fromkeys(
         ("female", "f", "woman", "weiblich", "w", "frau", "femme", "féminin", "mujer", "femenino")
-        + ("donna", "femmina", "femminile", "mulher", "feminino"),
+        + ("donna", "femmina", "femminile", "mulher", "feminino", "vrouw", "vrouwelijk", "kvinde")
+        + ("kvinna", "kvinne", "kobieta", "kadın", "kadin", "weibl.", "fem", "fem.")
+        + ("女", "女性", "여", "여성", "여자", "أنثى", "انثى"),
         "female",
     ),
 }
@@ -82,8 +87,8 @@ _SKIN_TYPES = {
     **{str(number): number for number in range(1, 7)},
 }
 _AGE = re.compile(
-    r"([0-9]{1,3}(?:[.,][0-9]+)?)\s*(?:y|yo|y/o|yrs?\.?|years?(?: old)?|j|jahre?|ans?|años?|anos?"
-    r"|anni|anno)?",
+    r"([0-9]{1,3}(?:[.,][0-9]+)?)\s*(?:y|yo|y/o|yrs?\.?|years?(?: old)?|j\.?|jahre?|ans?|años?"
+    r"|anos?|anni|anno|jaar|år|lat|yaş|歳|才|岁|세|سنة)?",
     re.IGNORECASE,
 )
 # HAM10000's pictures in the ISIC archive. An age of 0 is theirs where none is known: MILK10k, which
@@ -91,10 +96,15 @@ _AGE = re.compile(
 _HAM10000 = range(24306, 34321)
 _FLAGS = {
     **dict.fromkeys(
-        ("true", "1", "1.0", "1,0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí"), True
+        ("true", "1", "1.0", "1,0", "yes", "y", "t", "ja", "oui", "si", "sì", "sí")
+        # As spreadsheets write "true" in other languages, into a CSV, too.
+        + ("wahr", "vrai", "verdadero", "vero", "verdadeiro", "waar", "prawda", "doğru"),
+        True,
     ),
     **dict.fromkeys(
-        ("false", "0", "0.0", "0,0", "no", "n", "f", "nein", "non", "não", "nao"), False
+        ("false", "0", "0.0", "0,0", "no", "n", "f", "nein", "non", "não", "nao")
+        + ("falsch", "faux", "falso", "onwaar", "fałsz", "yanlış"),
+        False,
     ),
     "sim": True,
 }
@@ -584,7 +594,9 @@ class Gathering:
 
     def _skin_type(self, text: str | None, where: str) -> int | None:
         bare = re.sub(
-            r"^(fitzpatrick|fst|skin|photo|type|\s)+|[.,]0$", "", (text or "").strip().lower()
+            r"^(fitzpatrick|fst|skin|haut|(f|ph)oto|typ[eo]?|tipo|\s)+|[.,]0$",
+            "",
+            (text or "").strip().lower(),
         )
         return self._one_of(_SKIN_TYPES, bare, "skin type", where)
 
@@ -616,7 +628,8 @@ def part_of(name: str) -> str | None:
 def stated(text: str | None) -> str | None:
     """The text of a cell, None where it says that nothing is known."""
     text = (text or "").strip()
-    return None if text.lower().strip(" .()<>[]") in _UNSTATED else text
+    # "kA" is German for none; "KA" a keratoacanthoma.
+    return None if text == "kA" or text.lower().strip(" .()<>[]") in _UNSTATED else text
 
 
 def folded(name: str) -> str:

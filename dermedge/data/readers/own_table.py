@@ -20,7 +20,7 @@ from dermedge.data.readers.gathering import (
 from dermedge.data.records import DataError, short
 from dermedge.data.synthetic import MARKER
 from dermedge.data.tables import Row, Table, columns_of, read_table
-from dermedge.taxonomy import interpret
+from dermedge.taxonomy import GARBLED, interpret
 
 # A spreadsheet writes a long number so, and gives many one name: "1.23457E+15".
 _ROUNDED = re.compile(r"[0-9]([.,][0-9]+)?E\+[0-9]+", re.IGNORECASE)
@@ -128,6 +128,11 @@ def _gather(g: Gathering) -> None:
                 g.errors.append(
                     f"{where}: {column} '{short(cells[column])}' is an error of a spreadsheet; "
                     "mend it there, or empty the cell"
+                )
+            if GARBLED.search(cells.get(column, "")):
+                g.errors.append(
+                    f"{where}: {column} '{short(cells[column])}' has letters that were lost or "
+                    "read in another encoding; export the table again, and open it as UTF-8"
                 )
             if _ROUNDED.fullmatch(cells.get(column, "")):
                 g.errors.append(
