@@ -235,6 +235,13 @@ def test_every_triage_has_a_band_told_by_words_and_shape():
         assert len({getattr(band, key) for band in present.BANDS.values()}) == len(TRIAGE)
 
 
+def test_a_low_risk_bears_no_sign_of_an_all_clear():
+    low = present.BANDS["low"]
+    red, green, blue, _opaque = theme.STYLES["light"][low.style].ground
+    assert low.mark == "i"
+    assert green < max(red, blue)
+
+
 @pytest.mark.parametrize("triage", TRIAGE)
 def test_result_never_speaks_of_a_diagnosis(triage):
     view = present.result(_analysis(triage=triage))
