@@ -915,7 +915,7 @@ def steps():
     # One that is dropped elsewhere, or while another is judged, is not taken without a word.
     app.go("home")
     Window.dispatch("on_drop_file", b"/a.png", 0, 0)
-    yield lambda: "open the live picture first" in app.notice
+    yield lambda: "press “Check a spot” or “New picture”" in app.notice
     app.back()
     Window.dispatch("on_drop_file", b"/a.png", 0, 0)
     app.flow._out = True
