@@ -588,8 +588,10 @@ def steps():
     wrap.add_widget(long)
     app.frame.add_widget(wrap)
     yield lambda: 0 < long.right <= 280 and long.height > theme.TOUCH
+    wrap.width = 100  # as before its first layout; of that nothing is left
+    yield lambda: long.shrink < 1
     wrap.width = 900
-    yield lambda: 280 < long.right and long.height == theme.TOUCH
+    yield lambda: 280 < long.right and long.height == theme.TOUCH and long.shrink == 1
     app.frame.remove_widget(wrap)
     app.go("place")
     yield lambda: app.screen.ids.all.height > app.screen.ids.scroll.height > 100
