@@ -609,6 +609,12 @@ def steps():
     yield lambda: True
     picture = app.screen.ids.picture
     assert picture.height > 60, picture.height
+    # What the result says begins above the buttons: a picture alone was to be seen there.
+    app.take_picture()
+    yield lambda: app.here == app.screen.name == "result"
+    yield lambda: app.screen.ids.stage.height < app.screen.ids.scroll.height - 80
+    app.replace("live")
+    yield lambda: app.snapshot.analysed_frame
     # A phone that lies on its side: what to do stood above the window, and over the keys there.
     Window.size = 640, 360
     yield lambda: not app.portrait
