@@ -582,7 +582,7 @@ def steps():
     app.restyle(language="de", text="very large")
     session.agree()
     session.create("a passphrase")
-    session.save_person(Person("", "Rosalind Example"))
+    ada = session.save_person(Person("", "Rosalind Example"))
     # A choice that is longer than a line is broken: it reached out of the window.
     wrap, long = Wrap(size_hint_x=None, width=280), Option(text="01.06.2026 (Datum berichtigt)")
     wrap.add_widget(long)
@@ -602,6 +602,8 @@ def steps():
     yield lambda: app.screen.ids.search.width > 250
     yield lambda: True
     assert not app.screen.ids.search.cut
+    session.person = ada
+    session.begin(session.save_lesion(Lesion("", ada.id, "Linker Unterarm, vorne, " * 3)))
     app.go("live")
     assert app.demonstration  # which takes room, too
     yield lambda: app.snapshot.analysed_frame
@@ -609,6 +611,9 @@ def steps():
     yield lambda: True
     picture = app.screen.ids.picture
     assert picture.height > 60, picture.height
+    # Whose picture it is: the begin of a long name stood above the window.
+    whose = app.screen.ids.whose
+    assert whose.text.startswith("Rosalind Example: Linker") and whose.top <= Window.height
     # What the result says begins above the buttons: a picture alone was to be seen there.
     app.take_picture()
     yield lambda: app.here == app.screen.name == "result"
