@@ -573,6 +573,7 @@ def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle,
 PLACES = (
     SETUP.replace("640, 480", "320, 480").replace("kiosk=True", "kiosk=False")
     + """
+from dataclasses import replace
 from kivy.core.window import Window
 from edge_app.ui import theme
 from edge_app.ui.body_view import Figure
@@ -598,6 +599,15 @@ def steps():
     yield lambda: True
     shown = [w for w in app.screen.walk() if isinstance(w, Figure) and not w.disabled]
     assert len(shown) == 2 and all(min(w.size) > 100 for w in shown), [w.size for w in shown]
+    # A second spot there gets another name, which is all that tells them apart in lists.
+    arm, title = Lesion("", ada.id, "Linker Unterarm, vorne"), app.screen.ids.title
+    for name in (arm.title, f"{arm.title} (2)", f"{arm.title} (3)"):
+        app.replace("place", place=("front", 0.79, 0.42))
+        yield lambda: title.text == name
+        session.save_lesion(replace(arm, title=name))
+    app.go("place", change=True)
+    yield lambda: app.screen._others
+    assert title.text == f"{arm.title} (3)"
     app.go("people")
     yield lambda: app.screen.ids.search.width > 250
     yield lambda: True
