@@ -27,7 +27,7 @@ from edge_app.capture.worker import Worker
 from edge_app.capture_flow import CaptureFlow, Screens
 from edge_app.first_tune import FirstTune
 from edge_app.i18n import language
-from edge_app.i18n.language import _
+from edge_app.i18n.language import N_, _
 from edge_app.kiosk import Idle, asleep
 from edge_app.memory import forget
 from edge_app.navigation import Navigator
@@ -261,7 +261,10 @@ class DermedgeApp(App):
     def import_file(self, path: str | Path) -> None:
         """Take a picture file as a capture, or say why not."""
         if self.here != "live":
-            self.tell(_("The file was not taken: open the live picture first, then drop it there."))
+            words = N_(
+                "The file was not taken: press “{check}” or “{another}”, then drop it there."
+            )
+            self.tell(_(words, check=_("Check a spot"), another=_("New picture")))
         elif not self.take(Path(path)):
             self.tell(_("The file was not taken: another picture is being judged. Try again."))
 

@@ -44,7 +44,7 @@ BANDS = {
         ),
         "low",
         "circle",
-        "✓",
+        "i",  # not a check mark: nothing was cleared
     ),
     "see a doctor": Band(
         N_("Raised risk: see a doctor"),

@@ -40,6 +40,7 @@ from edge_app.store.store import Lesion, Person
 # The words of one estimate are among those of the screens.
 __all__ = ["Band", "ResultView", "millimetres", "percent", "reference", "result", "rule"]
 SEPARATOR = "  ·  "  # between facts on one line
+NAME = 32  # characters of a name where there is little room
 LEFT_OUT = 3  # names of what is damaged, on one line
 # Of a text that is drawn as one: small devices draw nothing that is higher than 4096 px.
 BLOCK, BLOCK_LINES = 600, 20
@@ -119,6 +120,12 @@ def faults(checks: Sequence[Check], snapshot: Snapshot) -> str:
 def reminder(lesion: Lesion, person: Person) -> str:
     when = language.day(lesion.remind) if lesion.remind else ""
     return f"{person.name}: {lesion.title} ({when})"
+
+
+def whose(person: Person | None, lesion: Lesion) -> str:
+    """Beside the camera, in little room: of a name that is long, its begin."""
+    names = ([] if person is None else [person.name]) + [lesion.title]
+    return ": ".join(name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name in names)
 
 
 def kept(person: Person | None, lesion: Lesion) -> str:

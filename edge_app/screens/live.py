@@ -38,9 +38,7 @@ class LiveScreen(View):
         self.auto = session.settings.auto
         self.whose = ""
         if session.lesion is not None:
-            self.whose = session.lesion.title
-            if session.person is not None:
-                self.whose = f"{session.person.name}: {session.lesion.title}"
+            self.whose = present.whose(session.person, session.lesion)
         self._name_reference()
         app.worker.live(True)
         self.update(app.worker.snapshot(), Snapshot())

@@ -5,7 +5,9 @@ With `task="keep"` it receives the pictures of the series.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import replace
+from itertools import count
 
 from kivy.properties import BooleanProperty, ListProperty, ObjectProperty, StringProperty
 
@@ -56,6 +58,10 @@ class PlaceScreen(View):
         self.app.bind(portrait=self.on_near)
         self.ids.close.bind(size=self._look_close)
         self._proposed = self.ids.title.text = ""
+        self._others: set[str] = set()
+        session = self.app.session
+        store, person = session.opened(), session.person
+        self.app.work(lambda: store.lesions(person.id, session.leave_out), self._know)
         if lesion is not None:
             self.put(lesion.view, lesion.x, lesion.y)
             self.ids.title.text = lesion.title
@@ -66,18 +72,33 @@ class PlaceScreen(View):
         self.ids.close.unbind(size=self._look_close)
         self.app.unbind(portrait=self.on_near)
         self.pin = self._lesion = None
+        self._others = set()
         self.ids.title.text = self._proposed = ""
 
     def put(self, view: str, x: float, y: float) -> None:
         """The spot is there."""
         x, y = body_map.nearest(view, x, y)
         self.pin, self.near = (view, x, y), True
-        region = language.capital(_(body_map.region(view, x, y) or ""))
+        region = self._free(language.capital(_(body_map.region(view, x, y) or "")))
         self._look_close()
         typed = self.ids.title.text not in ("", self._proposed)
         self._proposed = region
         if not typed:
             self.ids.title.text = region
+
+    def _know(self, lesions: Iterable[Lesion]) -> None:
+        """The person's spots: no second one is proposed to be called as one of them."""
+        changed = self._lesion
+        self._others = {one.title for one in lesions if changed is None or one.id != changed.id}
+        if changed is None and self.pin is not None:
+            self.put(*self.pin)
+
+    def _free(self, name: str) -> str:
+        numbered = (f"{name} ({language.number(number)})" for number in count(2))
+        free = name
+        while free in self._others:
+            free = next(numbered)
+        return free
 
     def on_near(self, *_args) -> None:
         """Whole and close up side by side, or, where there is no room, one of them."""

@@ -118,7 +118,7 @@ class Sign(Widget):
 
     style = StringProperty("low")
     shape = StringProperty("circle")
-    mark = StringProperty("✓")
+    mark = StringProperty("i")
     filled = BooleanProperty(False)  # on a ground of another style: in the band's own colours
 
     def __init__(self, **kwargs):
@@ -141,16 +141,7 @@ class Sign(Widget):
             if self.filled:
                 Color(*under)
                 self._shape(side - max(3, side * (0.16 if triangle else 0.1)))
-            if self.mark == "✓":  # not in every font, so it is drawn
-                Color(*ink)
-                points = ((0.28, 0.5), (0.44, 0.34), (0.72, 0.64))
-                Line(
-                    points=[(x + px * side, y + py * side) for px, py in points],
-                    width=side / 20,
-                    cap="round",
-                    joint="round",
-                )
-        self._label.text = "" if self.mark == "✓" else self.mark
+        self._label.text = self.mark
         self._label.color = ink
         share = 0.62 if not self.mark.isdigit() else 0.52 if len(self.mark) < 2 else 0.44
         self._label.font_size = side * share * (0.8 if triangle else 1)

@@ -62,11 +62,12 @@ class Text(Label):
         options["font_size"] = full
         wide = max((self._extent(word) for word in self._longest_words()), default=0)
         options["font_size"] = now
-        if wide and room:
+        shrink = 1.0  # also where there is no line any more that they would have to fit into
+        if 0 < room < wide:
             # Letters do not shrink by the same share: some room more.
-            shrink = max(LEAST_TYPE, int(0.96 * full * room / wide) / full) if wide > room else 1
-            if abs(shrink - self.shrink) > 1e-3:
-                self.shrink = shrink
+            shrink = max(LEAST_TYPE, int(0.96 * full * room / wide) / full)
+        if abs(shrink - self.shrink) > 1e-3:
+            self.shrink = shrink
 
     def breaks_words(self) -> bool:
         """Whether a word is wider than there is room for."""

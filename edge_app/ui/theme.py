@@ -57,7 +57,7 @@ _SAME = {
     "guide_bad": ("#FFFFFF", "#A3262F"),
     "button_off": ("#A9BDC5", "#1D3038"),
     "stage_plain": ("#E4F1F5", "#27424D"),
-    "low": ("#FFFFFF", "#0E6B4F"),
+    "low": ("#FFFFFF", "#3F5661"),  # not green: a low risk is no all-clear
     "doctor": ("#2B1A00", "#F5B83D"),
     "urgent": ("#FFFFFF", "#A3262F"),
     "retake": ("#FFFFFF", "#34508C"),

@@ -235,6 +235,13 @@ def test_every_triage_has_a_band_told_by_words_and_shape():
         assert len({getattr(band, key) for band in present.BANDS.values()}) == len(TRIAGE)
 
 
+def test_a_low_risk_bears_no_sign_of_an_all_clear():
+    low = present.BANDS["low"]
+    red, green, blue, _opaque = theme.STYLES["light"][low.style].ground
+    assert low.mark == "i"
+    assert green < max(red, blue)
+
+
 @pytest.mark.parametrize("triage", TRIAGE)
 def test_result_never_speaks_of_a_diagnosis(triage):
     view = present.result(_analysis(triage=triage))
@@ -566,6 +573,7 @@ def test_a_kiosk_left_alone_is_cleared_for_the_next(display, video, tiny_bundle,
 PLACES = (
     SETUP.replace("640, 480", "320, 480").replace("kiosk=True", "kiosk=False")
     + """
+from dataclasses import replace
 from kivy.core.window import Window
 from edge_app.ui import theme
 from edge_app.ui.body_view import Figure
@@ -575,24 +583,37 @@ def steps():
     app.restyle(language="de", text="very large")
     session.agree()
     session.create("a passphrase")
-    session.save_person(Person("", "Rosalind Example"))
+    ada = session.save_person(Person("", "Rosalind Example"))
     # A choice that is longer than a line is broken: it reached out of the window.
     wrap, long = Wrap(size_hint_x=None, width=280), Option(text="01.06.2026 (Datum berichtigt)")
     wrap.add_widget(long)
     app.frame.add_widget(wrap)
     yield lambda: 0 < long.right <= 280 and long.height > theme.TOUCH
+    wrap.width = 100  # as before its first layout; of that nothing is left
+    yield lambda: long.shrink < 1
     wrap.width = 900
-    yield lambda: 280 < long.right and long.height == theme.TOUCH
+    yield lambda: 280 < long.right and long.height == theme.TOUCH and long.shrink == 1
     app.frame.remove_widget(wrap)
     app.go("place")
     yield lambda: app.screen.ids.all.height > app.screen.ids.scroll.height > 100
     yield lambda: True
     shown = [w for w in app.screen.walk() if isinstance(w, Figure) and not w.disabled]
     assert len(shown) == 2 and all(min(w.size) > 100 for w in shown), [w.size for w in shown]
+    # A second spot there gets another name, which is all that tells them apart in lists.
+    arm, title = Lesion("", ada.id, "Linker Unterarm, vorne"), app.screen.ids.title
+    for name in (arm.title, f"{arm.title} (2)", f"{arm.title} (3)"):
+        app.replace("place", place=("front", 0.79, 0.42))
+        yield lambda: title.text == name
+        session.save_lesion(replace(arm, title=name))
+    app.go("place", change=True)
+    yield lambda: app.screen._others
+    assert title.text == f"{arm.title} (3)"
     app.go("people")
     yield lambda: app.screen.ids.search.width > 250
     yield lambda: True
     assert not app.screen.ids.search.cut
+    session.person = ada
+    session.begin(session.save_lesion(Lesion("", ada.id, "Linker Unterarm, vorne, " * 3)))
     app.go("live")
     assert app.demonstration  # which takes room, too
     yield lambda: app.snapshot.analysed_frame
@@ -600,6 +621,15 @@ def steps():
     yield lambda: True
     picture = app.screen.ids.picture
     assert picture.height > 60, picture.height
+    # Whose picture it is: the begin of a long name stood above the window.
+    whose = app.screen.ids.whose
+    assert whose.text.startswith("Rosalind Example: Linker") and whose.top <= Window.height
+    # What the result says begins above the buttons: a picture alone was to be seen there.
+    app.take_picture()
+    yield lambda: app.here == app.screen.name == "result"
+    yield lambda: app.screen.ids.stage.height < app.screen.ids.scroll.height - 80
+    app.replace("live")
+    yield lambda: app.snapshot.analysed_frame
     # A phone that lies on its side: what to do stood above the window, and over the keys there.
     Window.size = 640, 360
     yield lambda: not app.portrait
@@ -908,7 +938,7 @@ def steps():
     # One that is dropped elsewhere, or while another is judged, is not taken without a word.
     app.go("home")
     Window.dispatch("on_drop_file", b"/a.png", 0, 0)
-    yield lambda: "open the live picture first" in app.notice
+    yield lambda: "press “Check a spot” or “New picture”" in app.notice
     app.back()
     Window.dispatch("on_drop_file", b"/a.png", 0, 0)
     app.flow._out = True

@@ -37,9 +37,16 @@ OF_DIAGNOSES = {DISCLAIMER, present.TERMS[0]}
 SHUNNED = {
     # The first page promised to say who needs no doctor; a report on paper is no screen.
     "en": ["whether a doctor should", "this screen says"],
-    "de": ["Überweisung", "Fleck", "Größenkarte", "Größenvergleich", "Demonstrationsmodell"],
-    "es": ["derivación", "mancha", "tipo de piel", "Tarjeta de tamaño"],
-    "ar": ["محذوف من", "عدم التناظر", "نموذج تجريبي"],
+    "de": [
+        "Überweisung",
+        "Fleck",
+        "Größenkarte",
+        "Größenvergleich",
+        "Demonstrationsmodell",
+        "Passphrase",
+    ],
+    "es": ["derivación", "mancha", "tipo de piel", "Tarjeta de tamaño", "rase de contraseña"],
+    "ar": ["محذوف من", "عدم التناظر", "نموذج تجريبي", "عبارة المرور"],
 }
 
 
