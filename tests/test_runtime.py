@@ -56,7 +56,7 @@ def test_no_option_turns_half_precision_on(provider):
 
 
 def test_tensorrt_behind_onnx_runtime_runs_what_was_accepted_as_half():
-    assert provider_options("ort-tensorrt", "fp16") == {"trt_fp16_enable": "1"}
+    assert provider_options("ort-tensorrt", "fp16") == {"trt_fp16_enable": "True"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])

@@ -25,7 +25,8 @@ FP32_OPTIONS: dict[str, dict[str, str]] = {
 }
 # TF32 cannot be turned off in TensorRT behind ONNX Runtime (microsoft/onnxruntime issue 26029);
 # it keeps as many bits as FP16 does. So it runs what the export has accepted as FP16.
-HALF_ONLY: dict[str, dict[str, str]] = {"ort-tensorrt": {"trt_fp16_enable": "1"}}
+# Its Python binding takes "True" and refuses "1" (issue 14091).
+HALF_ONLY: dict[str, dict[str, str]] = {"ort-tensorrt": {"trt_fp16_enable": "True"}}
 _FP32_SESSION = {"mlas.enable_gemm_fastmath_arm64_bfloat16": "0"}
 _REPORTS_FROM = (1, 29)  # ONNX Runtime with a reporter that needs no help of the system
 
