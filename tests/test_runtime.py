@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -56,7 +57,7 @@ def test_no_option_turns_half_precision_on(provider):
 
 
 def test_tensorrt_behind_onnx_runtime_runs_what_was_accepted_as_half():
-    assert provider_options("ort-tensorrt", "fp16") == {"trt_fp16_enable": "1"}
+    assert provider_options("ort-tensorrt", "fp16") == {"trt_fp16_enable": "True"}
 
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
@@ -98,6 +99,81 @@ def test_the_options_reach_onnx_runtime(tiny_bundle, monkeypatch):
     assert rest == "CPUExecutionProvider"
     entry = options.get_session_config_entry("mlas.enable_gemm_fastmath_arm64_bfloat16")
     assert entry == "0"
+
+
+class Building:
+    """ONNX Runtime with TensorRT: keeps what it builds, named as it does after the structure."""
+
+    built = 0
+
+    def __init__(self, model, options, providers, enable_fallback):
+        (self.full, settings), _ = providers
+        path = settings.get("trt_engine_cache_path")
+        assert settings.get("trt_engine_cache_enable") == ("True" if path else None)
+        engine = Path(path or os.devnull) / "kernel_graph_fp16_sm87.engine"
+        if path is None or not engine.exists():
+            type(self).built += 1
+            if path is not None:
+                engine.write_bytes(model)
+            if model == b"refused":
+                raise RuntimeError("the graph is refused")
+        elif engine.read_bytes() != model:
+            raise RuntimeError("could not deserialize engine")
+
+    def disable_fallback(self):
+        pass
+
+    def get_providers(self):
+        return [self.full]
+
+    def get_inputs(self):
+        return []
+
+    get_outputs = get_inputs
+
+
+@pytest.fixture
+def building(monkeypatch, tmp_path):
+    """Opens a graph by such an ONNX Runtime, and gives how many engines were built until then."""
+    import onnxruntime
+
+    monkeypatch.setenv("DERMEDGE_ENGINES", str(tmp_path / "engines"))
+    monkeypatch.setattr(Building, "built", 0)
+    monkeypatch.setattr(onnxruntime, "InferenceSession", Building)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: list(PROVIDERS.values()))
+
+    def opened(model):
+        open_session(model, provider="ort-tensorrt", precision="fp16")
+        return Building.built
+
+    return opened
+
+
+def test_an_engine_of_onnx_runtime_is_built_once_for_each_graph(building, tmp_path):
+    assert [building(model) for model in (b"one", b"one", b"other", b"one", b"other")] == [
+        *(1, 1, 2, 2, 2)
+    ]
+    assert len(list((tmp_path / "engines").iterdir())) == 2
+
+
+def test_an_engine_of_onnx_runtime_that_is_damaged_is_built_again(building, tmp_path):
+    building(b"one")
+    (engine,) = (tmp_path / "engines").glob("*/*.engine")
+    engine.write_bytes(b"on")
+    with pytest.raises(SessionError, match="could not deserialize"):
+        building(b"one")
+    assert building(b"one") == 2
+
+
+def test_a_graph_that_tensorrt_refuses_leaves_no_engine(building, tmp_path):
+    with pytest.raises(SessionError, match="is refused"):
+        building(b"refused")
+    assert not list((tmp_path / "engines").iterdir())
+
+
+def test_without_a_folder_an_engine_of_onnx_runtime_is_built_each_time(building, tmp_path):
+    (tmp_path / "engines").write_text("a file")
+    assert [building(b"one"), building(b"one")] == [1, 2]
 
 
 def test_the_graph_of_each_precision_is_opened_as_such(make_bundle, monkeypatch):

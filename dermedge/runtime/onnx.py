@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import numpy as np
 
 from dermedge import telemetry
+from dermedge.files import sync_folder
 from dermedge.runtime import PROVIDERS, SessionError, Tensor, odd_tensor
 from dermedge.text import brief
 
@@ -25,7 +33,8 @@ FP32_OPTIONS: dict[str, dict[str, str]] = {
 }
 # TF32 cannot be turned off in TensorRT behind ONNX Runtime (microsoft/onnxruntime issue 26029);
 # it keeps as many bits as FP16 does. So it runs what the export has accepted as FP16.
-HALF_ONLY: dict[str, dict[str, str]] = {"ort-tensorrt": {"trt_fp16_enable": "1"}}
+# Its Python binding takes "True" and refuses "1" (issue 14091).
+HALF_ONLY: dict[str, dict[str, str]] = {"ort-tensorrt": {"trt_fp16_enable": "True"}}
 _FP32_SESSION = {"mlas.enable_gemm_fastmath_arm64_bfloat16": "0"}
 _REPORTS_FROM = (1, 29)  # ONNX Runtime with a reporter that needs no help of the system
 
@@ -111,15 +120,17 @@ class OnnxRuntimeSession:
             options.add_session_config_entry(key, value)
         if foreign:
             options.add_session_config_entry("session.x64quantprecision", "1")
-        providers: list[str | tuple[str, dict[str, str]]] = [(full, settings)]
-        if provider != "cpu":
-            providers.append(PROVIDERS["cpu"])
+        others = [PROVIDERS["cpu"]] if provider != "cpu" else []
         try:
             # By itself it would say on standard output that a provider failed, and go on on the
             # processor without a word to the caller.
-            self._session = onnxruntime.InferenceSession(
-                model, options, providers=providers, enable_fallback=False
-            )
+            with _engines(model, provider, onnxruntime.__version__) as kept:
+                self._session = onnxruntime.InferenceSession(
+                    model,
+                    options,
+                    providers=[(full, {**settings, **kept}), *others],
+                    enable_fallback=False,
+                )
             self._session.disable_fallback()  # earlier versions ignore the argument
         # ONNX Runtime's exceptions share no base class of their own.
         except Exception as error:
@@ -150,6 +161,43 @@ class OnnxRuntimeSession:
                 "ONNX Runtime failed: {reason}", code="session-failed", reason=brief(error)
             ) from None
         return dict(zip(names, outputs, strict=True))
+
+
+@contextmanager
+def _engines(model: bytes, provider: str, version: str) -> Iterator[dict[str, str]]:
+    """Options that keep what TensorRT builds of a graph in minutes; {} where nothing can be kept.
+
+    ONNX Runtime names an engine after the graph's structure alone (issue 6455): of two bundles the
+    second would be computed with the weights of the first. So each graph has a folder. It gets its
+    name once the session is open; one whose engine cannot be loaded is removed, to be built again.
+    """
+    if provider != "ort-tensorrt":
+        yield {}
+        return
+    from dermedge.runtime.engine_cache import folder
+
+    name = f"{hashlib.sha256(model).hexdigest()}-{provider}-{version}"
+    try:
+        root = folder().resolve()
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
+        kept = root / name
+        used = kept if kept.is_dir() else Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+    except (OSError, SessionError):  # a disk that is full or read-only, a user without a home
+        yield {}
+        return
+    try:
+        yield {"trt_engine_cache_enable": "True", "trt_engine_cache_path": str(used)}
+    except BaseException:
+        shutil.rmtree(used, ignore_errors=True)
+        raise
+    if used != kept:
+        with suppress(OSError):
+            for path in used.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            used.rename(kept)
+            sync_folder(root)
+        shutil.rmtree(used, ignore_errors=True)  # where another process was first
 
 
 def _refuse_reports(onnxruntime: ModuleType) -> None:
