@@ -7,6 +7,7 @@ squamous cell carcinoma, and everything else.
 from __future__ import annotations
 
 import difflib
+import html
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -61,8 +62,9 @@ _NEVUS = r"(?:n(?:ae|a|e)v(?:us(?:es|er|sen|ler|i|zok)?|ukset|i|en|o|os)|nevy)"
 # Of what a nevus is that is no mole.
 _NO_MOLE = (
     r"(?:sebac|talg|comedo|des?pigment|an(?:a)?em|lipomat|epiderm|becker|ach?rom(?!i[ao])|elasti"
-    r"|eccrin|connectiv|organoid|verr?u(?:[ckg]o|que)[su])\w*"
+    r"|eccrin|connectiv|organoid)\w*"
 )
+_VERRUCOUS = r"verr?u(?:[ckg]o|que)[su]\w*"
 _KERATOSIS = (
     r"\b(?:keratos(?:e|es|en|er|is)?|keratom(?:a|ata|e|en|s)?|queratos[ei]s?|ceratoses?|cheratosi"
     r"|(?:k|ch)eratoz\w*|keratoosi)\b"
@@ -72,7 +74,10 @@ _LESION = (
     r"|tumou?r(?:s|en|es|e|i)?|tumeurs?)"
 )
 _CARCINOMA = r"(?:carcinom|karzinom|kazinom|epitheliom|epiteliom|cancer|krebs)\w*"
-_IN_SITU = r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*|\bscc is\b(?! \w+ed\b)"
+_IN_SITU = (
+    r"\bin ?situ\b|\bintraepi(?:derm|thel|tel)\w*"
+    r"|\bscc is\b(?! (?:\w+ )?(?:\w+ed|the|present|invasive)\b)"
+)
 
 # Taken in this order, each match is cut out before the next rule looks: an in-situ squamous cell
 # carcinoma is Bowen's disease, and a nevus flammeus is a vessel, not a melanocytic nevus. Whole
@@ -105,7 +110,7 @@ _WORDS = tuple(
         # ICD-O 8094, among basal cell tumours.
         (
             rf"\bbaso ?squamous(?: cell)?(?: {_CARCINOMA})?\b|\bpinkus tumou?r\w*"
-            r"|\b(?:fibroepith?eliom\w*|tumou?r\w*) (?:of |de |di |von )?pinkus\b",
+            r"|\b(?:fibroepith?eliom\w*|tum(?:ou?|eu)r\w*) (?:of |de |di |von )?pinkus\b",
             "bcc",
         ),
         (_SQUAMOUS + r"|\b(?:k|c|ch|qu)eratoa[ck]anth?om(?:a|as|e|es|en|i)?\b", "scc"),
@@ -133,7 +138,7 @@ _WORDS = tuple(
             "bkl",
         ),
         (
-            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat|tele?angi|stell|simplex|vinos)\w*"
+            rf"\b{_NEVUS} (?:flamm|arane|vascul|angiomat|tele?angi|stella|simplex|vinos)\w*"
             rf"|\bblue rubber bleb {_NEVUS}\b"
             rf"|\b(?:spider|strawberry|vascular) {_NEVUS}\b|\bport wine stains?\b|\bfeuermale?\b"
             r"|\b(?:ha?e?m|em)?angioo?m(?:a|as|ata|e|en|er|es|i|s)?\b|\bblutschwamm\b"
@@ -157,6 +162,8 @@ _WORDS = tuple(
             rf"|\bwhite sponge {_NEVUS}\b"
             rf"|\b(?:talgdrusen|becker|epidermal|komedonen|bindegewebs|haar){_NEVUS}\b"
             rf"|\b{_NEVUS} (?:of|de|di|von|van) becker\b|\b{_NEVUS} unius lateris\b"
+            # Epidermal; a "compound nevus, verrucous" is a mole.
+            rf"|^{_NEVUS} {_VERRUCOUS}\b|^{_VERRUCOUS} {_NEVUS}\b"
             rf"|basal cell {_NEVUS}",
             "other",
         ),
@@ -187,7 +194,7 @@ _WORDS = tuple(
         ),
         # Codes beside words: "BCC, nodular" is met above; "Melanocytic nevi (NV)" here.
         *(
-            (rf"\b{code}s?\b", name)
+            (rf"\b{code}(?:(?<!df)s)?\b", name)  # DFS: a dermatofibrosarcoma
             for code, name in _CODES.items()
             if code not in ("other", "lichenoid", "lk")
         ),
@@ -307,7 +314,9 @@ _SOMETHING = re.compile(
     r"|mal|afwijking\w*|befund\w*)|neoplas\w*|neoform\w*|tumora\w*|growths?|mass(?:es)?|lumps?|bumps?"
     r"|nodul\w*|papul\w*|papeln?|macul\w*|spots?|knoten|raumforderung\w*|taches?|manchas?|macchi[ae]"
     rf"|excrecenc\w*|plek\w*|vlek\w*|zmian[ay]|guz\w*)(?: {_ON_SKIN})*"
-    r"(?: (?:of|on|de[lrs]?|du|d|di|da|do|della|a|en|na|von|vom|an|am|im|i|pa|sur|van|op|w) .*)?"
+    r"(?: (?:of|on|de[lrs]?|du|d|di|da|do|della|a|en|na|von|vom|an|am|im|i|pa|sur|van|op|w)"
+    # Freckles and café-au-lait spots are known.
+    r" (?!rousseur|caf).*)?"
 )
 _OTHER_MALIGNANT = re.compile(
     r"\bmerkel\w*|\w*sarcom(?:a|as|e|es|i)?\b|\w*sarkom(?:e|en)?\b|\bkaposi\b|\bdfsp\b"
@@ -365,10 +374,10 @@ _QUOTED = re.compile(r"'([^']+)'|\"([^\"]+)\"")
 # What spreadsheets write in place of a value: "#NV" is German for "#N/A", "#WERT!" for "#VALUE!".
 _NO_VALUE = re.compile(r"#(nv|\S*!)", re.IGNORECASE)
 # Letters that were lost or came apart on the way: UTF-8 read as Windows-1252 ("NÃ¤vus") or as an
-# archive's cp437 ("N├ñvus"), what no letter was found for, or a web page's or JSON's own writing.
+# archive's cp437 ("N├ñvus"), what no letter was found for, or JSON's own writing.
 GARBLED = re.compile(
     "[ÂÃ][\u0080-\u00bfŒœŠšŽžŸƒˆ˜–—‘’‚“”„†‡•…‰‹›€™]|[ÄÅ][\u0080-\u00bfŒœŠšŽžŸƒˆ˜†‡‰‹›€™]|[├┬]."
-    r"|\ufffd|&(?:#[xX]?[0-9a-fA-F]+|[A-Za-z]+);|\\u[0-9a-fA-F]{4}"
+    r"|\ufffd|\\u[0-9a-fA-F]{4}"
 )
 _NUMBER = re.compile(r"[0-9][0-9.,]*(?:e[0-9]+)?k?")
 _CLASS_NUMBER = re.compile(
@@ -401,6 +410,7 @@ def interpret(diagnosis: str) -> Diagnosis:
     words ("2. Melanoma 15.75k") are dropped. A lentigo that is not called solar, melanosis, and
     atypical melanocytic proliferations belong to none of the classes of HAM10000: 'other'.
     """
+    diagnosis = html.unescape(diagnosis)
     if diagnosis.lstrip().startswith(("[", "{")):
         listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
         if len(listed) > 1:
@@ -410,7 +420,8 @@ def interpret(diagnosis: str) -> Diagnosis:
     text = _plain(diagnosis)
     if _CLASS_NUMBER.fullmatch(text):
         return Diagnosis("number")
-    text = " ".join(word for word in text.split() if not _NUMBER.fullmatch(word))
+    words = _UNSPECIFIED.sub(" ", text).split()
+    text = " ".join(word for word in words if not _NUMBER.fullmatch(word))
     if not text or not _DOUBT.isdisjoint(diagnosis):
         return Diagnosis("unclear")
     if text in _CODES:
@@ -419,7 +430,7 @@ def interpret(diagnosis: str) -> Diagnosis:
     for pattern, malignant in ((_BENIGN_WORD, False), (_MALIGNANT_WORD, True)):
         if pattern.fullmatch(bare):
             return Diagnosis("flag", None, malignant)
-    text = _RISK_GROUP.sub(" ", _UNSPECIFIED.sub(" ", text))
+    text = _RISK_GROUP.sub(" ", text)
     if _VAGUE.search(text):
         return Diagnosis("unclear")
     if _LIKE.search(_KNOWN_LIKE.sub(" ", text)):

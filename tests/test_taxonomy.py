@@ -30,7 +30,7 @@ WORDS = {
         "basal cell ca; CBC; Basalzell-Ca; Basalzell-Karzinom; basosquamous carcinoma; "
         "Baso-squamous carcinoma; CBC nodular; CBC, superficial; "
         "carcinome baso-cellulaire; basosquamous; Pinkus-Tumor; fibroepithelioma of Pinkus; "
-        "BCCs; BCCs nodular"
+        "BCCs; BCCs nodular; tumeur de Pinkus"
     ),
     "scc": (
         "Plattenepithelkarzinom; Spinaliom; carcinome épidermoïde; carcinoma espinocelular; "
@@ -39,7 +39,7 @@ WORDS = {
         "Keratoakanthom; queratoacantoma; ceratoacantoma; cheratoacantoma; kératoacanthome; "
         "KA; SCC invasive; Squamous cell carcinoma, Invasive; carcinome spinocellulaire; "
         "carcinoma epidermoide; carcinoma espino-celular; Plattenepithel-Ca; "
-        "Stachelzell-Karzinom; spinozelluläres Karzinom"
+        "Stachelzell-Karzinom; spinozelluläres Karzinom; SCC is invasive"
     ),
     "akiec": (
         "SCC in situ; squamous cell carcinoma in situ; Morbus Bowen; M. Bowen; "
@@ -53,7 +53,7 @@ WORDS = {
         "erythroplasia of Queyrat; Keratoma actinicum; aktinisk keratos; rogowacenie słoneczne; "
         "choroba Bowena; aurinkokeratoosi; solkeratoser; zonnekeratose; "
         "rogowacenia słoneczne; cheratoză actinică; Bowen's, histologically confirmed; "
-        "SCC-IS; SCC is, left hand; AKs; SCCs in situ"
+        "SCC-IS; SCC is, left hand; AKs; SCCs in situ; Bowen&#39;s disease"
     ),
     "bkl": (
         "keratosis seborrheic; seborrheic keratosis; Seborrheic_Keratoses; "
@@ -78,6 +78,7 @@ WORDS = {
         "włókniaki twarde; histiocytoom"
     ),
     "nv": (
+        "N&#228;vus; Nävus stellenweise atypisch; compound nevus, verrucous; "
         "nevo melanocítico; naevocellularer Naevus; Nävus; Naevus; nevus; nevi; naevi; "
         "Nävuszellnävus; Muttermal; grain de beauté; nævus; nævi; lunar; nevo; nevos; mole; "
         "moles; dysplastic nevus; Dysplastischer Nävus; Spitz nevus; Spitz-Nävus; "
@@ -114,7 +115,8 @@ WORDS = {
         "naevus of Becker; white sponge nevus; nevus unius lateris; bliznowiec; Talgdrüsennävus; "
         "fibroma mole; fibromas moles; nevo despigmentado; achromic nevus; comedo naevus; "
         "anaemic naevus; glomus tumor; mancha mongólica; fibrous papule; tumeur glomique; "
-        "Naevus verrucosus; naevus verruqueux; nevo verrugoso; organoid nevus"
+        "Naevus verrucosus; naevus verruqueux; nevo verrugoso; organoid nevus; "
+        "taches de rousseur; mancha de café con leche"
     ),
     None: (
         "pseudomelanoma; no melanoma; kein Melanom; melanoma excluded; "
@@ -194,7 +196,8 @@ WORDS = {
         "2C30.0; EK90.0; Q82.5; other keratosis; actinic cheilitis; queilitis actínica; "
         "Cornu cutaneum; cutaneous horn; KIN II; Hutchinson-Melanose; melanotic freckle; "
         "birthmark; Geburtsmal; Bilder; Fotos; photos; Imágenes; DCIM; "
-        "kÃ©ratose sÃ©borrhÃ©ique; NÃ¤vus; N├ñvus; N\ufffdvus; N&auml;vus; N\\u00e4vus"
+        "kÃ©ratose sÃ©borrhÃ©ique; NÃ¤vus; N├ñvus; N\ufffdvus; N\\u00e4vus; "
+        "papule, sans précision; DFS; lésion pigmentée, sans précision; Hauttumor o.n.A."
     ),
 }
 

@@ -24,11 +24,12 @@ _MASK_ENDINGS = (
     *("_segmentation", "_segmentation_mask", "_seg", "_binary_mask", "_mask", "-mask", "mask"),
     *("_groundtruth", "_ground_truth", "_gt", "-gt"),
 )
-# What the folder beside that of the masks is called.
+# What the folder beside that of the masks is called. No "photos": beside "images" or "dermoscopy",
+# the masks are not theirs.
 _PICTURES = frozenset(
     {
-        *("images", "image", "imgs", "pictures", "photos", "bilder", "fotos", "imágenes"),
-        *("imagenes", "imagens", "immagini"),
+        *("images", "image", "imgs", "pictures", "bilder", "imágenes", "imagenes", "imagens"),
+        "immagini",
     }
 )
 # Codes that mean this in Dermofit alone: ML is a mole (melanocytic nevus).
