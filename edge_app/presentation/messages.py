@@ -41,6 +41,7 @@ from edge_app.store.store import Lesion, Person
 __all__ = ["Band", "ResultView", "millimetres", "percent", "reference", "result", "rule"]
 SEPARATOR = "  ·  "  # between facts on one line
 NAME = 32  # characters of a name where there is little room
+NAME_END = 12  # of them, from its end
 LEFT_OUT = 3  # names of what is damaged, on one line
 # Of a text that is drawn as one: small devices draw nothing that is higher than 4096 px.
 BLOCK, BLOCK_LINES = 600, 20
@@ -123,9 +124,15 @@ def reminder(lesion: Lesion, person: Person) -> str:
 
 
 def whose(person: Person | None, lesion: Lesion) -> str:
-    """Beside the camera, in little room: of a name that is long, its begin."""
+    """Beside the camera, in little room: of a name that is long, its begin and its end.
+
+    The end tells a spot from its neighbour: "(2)", or "front" from "back".
+    """
     names = ([] if person is None else [person.name]) + [lesion.title]
-    return ": ".join(name if len(name) <= NAME else f"{name[: NAME - 1]}…" for name in names)
+    return ": ".join(
+        name if len(name) <= NAME else f"{name[: NAME - NAME_END - 1]}…{name[-NAME_END:]}"
+        for name in names
+    )
 
 
 def kept(person: Person | None, lesion: Lesion) -> str:

@@ -5,6 +5,7 @@ With `task="keep"` it receives the pictures of the series.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import replace
 from itertools import count
@@ -57,7 +58,7 @@ class PlaceScreen(View):
         self.on_near()
         self.app.bind(portrait=self.on_near)
         self.ids.close.bind(size=self._look_close)
-        self._proposed = self.ids.title.text = ""
+        self._region = self.ids.title.text = ""
         self._others: set[str] = set()
         session = self.app.session
         store, person = session.opened(), session.person
@@ -73,18 +74,19 @@ class PlaceScreen(View):
         self.app.unbind(portrait=self.on_near)
         self.pin = self._lesion = None
         self._others = set()
-        self.ids.title.text = self._proposed = ""
+        self.ids.title.text = self._region = ""
 
     def put(self, view: str, x: float, y: float) -> None:
         """The spot is there."""
         x, y = body_map.nearest(view, x, y)
         self.pin, self.near = (view, x, y), True
-        region = self._free(language.capital(_(body_map.region(view, x, y) or "")))
+        before = self._region
+        self._region = language.capital(_(body_map.region(view, x, y) or ""))
         self._look_close()
-        typed = self.ids.title.text not in ("", self._proposed)
-        self._proposed = region
-        if not typed:
-            self.ids.title.text = region
+        title = self.ids.title.text
+        proposed = before and re.fullmatch(re.escape(before) + r"( \(\d+\))?", title)
+        if not title or (proposed and (before != self._region or title in self._others)):
+            self.ids.title.text = self._free(self._region)
 
     def _know(self, lesions: Iterable[Lesion]) -> None:
         """The person's spots: no second one is proposed to be called as one of them."""

@@ -29,6 +29,7 @@ from edge_app.capture.shots import Result, Shot, Snapshot
 from edge_app.capture.sources import FAULTS, Frame, SourceError, film
 from edge_app.capture.worker import Worker
 from edge_app.presentation import messages as present
+from edge_app.store.store import Lesion
 from edge_app.ui import fonts, theme
 
 DERMEDGE = [sys.executable, "-m", "dermedge.cli"]
@@ -240,6 +241,14 @@ def test_a_low_risk_bears_no_sign_of_an_all_clear():
     red, green, blue, _opaque = theme.STYLES["light"][low.style].ground
     assert low.mark == "i"
     assert green < max(red, blue)
+
+
+def test_long_names_of_spots_differ_beside_the_camera_where_their_ends_do():
+    back = "Dedos de la mano izquierda, por detrás"
+    titles = (back, f"{back} (2)", back.replace("detrás", "delante"))
+    shown = {present.whose(None, Lesion("", "", title)) for title in titles}
+    assert len(shown) == 3
+    assert max(map(len, shown)) <= present.NAME
 
 
 @pytest.mark.parametrize("triage", TRIAGE)
@@ -608,6 +617,9 @@ def steps():
     app.go("place", change=True)
     yield lambda: app.screen._others
     assert title.text == f"{arm.title} (3)"
+    # While it is changed, such a name follows it to another part of the body.
+    app.screen.put("front", 0.21, 0.42)
+    assert title.text == "Rechter Unterarm, vorne"
     app.go("people")
     yield lambda: app.screen.ids.search.width > 250
     yield lambda: True
