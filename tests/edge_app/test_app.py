@@ -609,9 +609,10 @@ def steps():
     shown = [w for w in app.screen.walk() if isinstance(w, Figure) and not w.disabled]
     assert len(shown) == 2 and all(min(w.size) > 100 for w in shown), [w.size for w in shown]
     # A second spot there gets another name, which is all that tells them apart in lists.
-    arm, title = Lesion("", ada.id, "Linker Unterarm, vorne"), app.screen.ids.title
+    title, spot = app.screen.ids.title, ("front", 0.79, 0.42)
+    arm = Lesion("", ada.id, "Linker Unterarm, vorne", *spot)
     for name in (arm.title, f"{arm.title} (2)", f"{arm.title} (3)"):
-        app.replace("place", place=("front", 0.79, 0.42))
+        app.replace("place", place=spot)
         yield lambda: title.text == name
         session.save_lesion(replace(arm, title=name))
     app.go("place", change=True)
