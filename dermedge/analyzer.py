@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -282,11 +283,21 @@ class Analyzer:
         ValueError
             Where `executions` names another role, or one network's in two ways, `views` is neither,
             or a number of threads is out of its range.
+        TypeError
+            Where `bundle` is not an opened one, such as its file's name, a number of threads is
+            no whole number, or what `executions` gives a role is no ExecutionConfig.
         """
+        if not isinstance(bundle, Bundle):
+            raise TypeError(f"bundle is what open_bundle(PATH) gives, got {bundle!r}")
         executions = executions or {}
         if unknown := [role for role in executions if role not in ROLES]:
             raise ValueError(f"executions must be of {' and '.join(ROLES)}, got {unknown[0]!r}")
+        for role, execution in executions.items():
+            if not isinstance(execution, ExecutionConfig):
+                raise TypeError(f"execution of {role} is an ExecutionConfig, got {execution!r}")
         for count in (threads, *(execution.threads for execution in executions.values())):
+            if not isinstance(count, Integral):
+                raise TypeError(f"threads is a whole number, got {count!r}")
             if not 0 <= count <= MOST_THREADS:
                 raise ValueError(f"threads must be 0 to {MOST_THREADS}, got {count}")
         missing = [role for role in ROLES if role not in bundle.manifest.models]

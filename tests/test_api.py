@@ -150,6 +150,21 @@ def test_ways_to_run_that_make_no_sense_are_an_error(tiny_bundle, options, reaso
         Analyzer(open_bundle(tiny_bundle), **options)
 
 
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"bundle": "my.dermbundle"}, r"open_bundle\(PATH\) gives, got 'my.dermbundle'"),
+        ({"threads": 1.5}, "threads is a whole number, got 1.5"),
+        ({"threads": "2"}, "threads is a whole number, got '2'"),
+        ({"executions": {"segmenter": "int8"}}, "of segmenter is an ExecutionConfig, got 'int8'"),
+    ],
+)
+def test_what_is_of_another_type_is_named(tiny_bundle, options, reason):
+    """A bundle's name was an AttributeError, half a thread one of ONNX Runtime's."""
+    with pytest.raises(TypeError, match=reason):
+        Analyzer(**{"bundle": open_bundle(tiny_bundle), **options})
+
+
 def test_a_network_of_both_roles_runs_as_is_said_of_either(make_bundle, monkeypatch):
     """What was said of the classifier alone was ignored."""
     seen = []

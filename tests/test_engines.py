@@ -215,6 +215,17 @@ def test_command_builds_once_and_lists(tiny_bundle, tmp_path, monkeypatch, capsy
     assert capsys.readouterr().out.count("up to date") == 1
 
 
+def test_a_folder_of_engines_that_cannot_be_listed_is_an_error(monkeypatch, tmp_path, capsys):
+    """Of a mistyped name, or another user's folder, '0 engines' was said."""
+    monkeypatch.setenv("DERMEDGE_ENGINES", str(tmp_path / "absent"))
+    assert _engine(monkeypatch, "list") == 0
+    assert capsys.readouterr().out.startswith("0 engines in")
+    (tmp_path / "file").touch()
+    for name, reason in (("absent", "No such file"), ("file", "Not a directory")):
+        assert _engine(monkeypatch, "list", "--out", str(tmp_path / name)) == 2
+        assert reason in capsys.readouterr().err
+
+
 def test_command_says_what_to_install(tiny_bundle, monkeypatch, capsys):
     monkeypatch.setattr(tensorrt, "_MODULES", {"tensorrt": ("absent_a",), RTX: ("absent_b",)})
     assert _engine(monkeypatch, "build", "--bundle", str(tiny_bundle)) == 2

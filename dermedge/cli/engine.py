@@ -86,9 +86,13 @@ def _list(args: argparse.Namespace) -> int:
     from dermedge.runtime.engine_cache import Engine, engines, folder, misfit
 
     where = args.out or folder()
-    count = 0
-    for path, engine in engines(where):
-        count += 1
+    try:
+        entries = list(engines(where))
+    except FileNotFoundError:
+        if args.out:
+            raise
+        entries = []  # none was built here yet
+    for path, engine in entries:
         if not isinstance(engine, Engine):
             print(f"{printable(path.name)}: cannot be used, {printable(engine)}")
             continue
@@ -96,7 +100,7 @@ def _list(args: argparse.Namespace) -> int:
         fits = f"does not run here: {reason}" if reason else "runs here"
         device = engine.header.key.device
         print(printable(f"{engine.header.name}: {_described(engine)}, {device}, {fits}"))
-    print(f"{count} engine{'s' * (count != 1)} in {printable(where)}")
+    print(f"{len(entries)} engine{'s' * (len(entries) != 1)} in {printable(where)}")
     return 0
 
 

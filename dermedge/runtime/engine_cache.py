@@ -210,8 +210,11 @@ def build_engine(
 
 
 def engines(where: Path) -> Iterator[tuple[Path, Engine | str]]:
-    """Every engine file of a folder, with the engine or why it cannot be read."""
-    for path in sorted(where.glob(f"*{SUFFIX}")):
+    """Every engine file of a folder, with the engine or why it cannot be read.
+
+    OSError where the folder cannot be read.
+    """
+    for path in sorted(path for path in where.iterdir() if path.suffix == SUFFIX):
         yield path, _read(path)
 
 
