@@ -64,6 +64,9 @@ def test_what_the_mask_tells():
     picture = skin()
     assert assess(picture, np.zeros((300, 400), bool)).reasons == ("no_lesion",)
     assert assess(picture, spot(radius=0.02)).reasons == ("too_far",)
+    speck = np.zeros((300, 400), bool)
+    speck[2, 2] = True  # which the reduced copy does not hold
+    assert assess(picture, speck).reasons == ("too_far",)
     half = np.zeros((300, 400), bool)
     half[:, :200] = True
     assert assess(picture, half).reasons == ("cut_off",)
@@ -83,6 +86,69 @@ def test_what_the_map_tells():
     assert assess(picture, mask, sure).reasons == ("several_lesions",)
     small = cv2.resize(sure, (64, 48), interpolation=cv2.INTER_AREA)
     assert assess(picture, mask, small).reasons == ("several_lesions",)
+
+
+def block(height: int, width: int, left: int = 20) -> np.ndarray:
+    mask = np.zeros((200, 250), bool)
+    mask[20 : 20 + height, left : left + width] = True
+    return mask
+
+
+def glare(count: int, at: np.ndarray) -> np.ndarray:
+    """Skin, so many px of `at` burnt out."""
+    picture = skin(size=(200, 250))
+    picture.reshape(-1, 3)[np.flatnonzero(at)[:count]] = 250
+    return picture
+
+
+def cold(count: int) -> np.ndarray:
+    picture = light(200)
+    picture.reshape(-1, 3)[:count] = 128
+    return picture
+
+
+def light(value: int) -> np.ndarray:
+    return np.full((200, 250, 3), (value, 0.8 * value, 0.7 * value), np.uint8)
+
+
+def sure(share: float) -> tuple[np.ndarray, np.ndarray]:
+    return block(60, 60), np.full((200, 250), share, np.float32)
+
+
+def beside(distance: int) -> dict[str, np.ndarray]:
+    """A lesion, and so many px to its left something that hides the skin."""
+    return {"mask": block(10, 42), "hidden": block(10, 5, 20 - distance - 4)}
+
+
+SKIN, WHOLE = skin(size=(200, 250)), np.ones((200, 250), bool)
+
+
+@pytest.mark.parametrize(
+    ("reason", "refuses", "worse", "better"),
+    [
+        ("too_dark", False, (light(82),), (light(83),)),
+        ("too_dark", True, (light(72),), (light(73),)),
+        ("too_bright", False, (glare(750, WHOLE),), (glare(749, WHOLE),)),
+        ("too_bright", True, (glare(3000, WHOLE),), (glare(2999, WHOLE),)),
+        # Of 20 px each way with 5 px around.
+        ("too_bright", True, *((glare(n, block(20, 20)), block(20, 20)) for n in (54, 53))),
+        ("not_skin", True, (cold(40000),), (cold(39999),)),
+        ("no_lesion", False, (SKIN, *sure(0.909)), (SKIN, *sure(0.911))),
+        ("no_lesion", True, (SKIN, *sure(0.859)), (SKIN, *sure(0.861))),
+        ("cut_off", False, (SKIN, block(10, 46, 0)), (SKIN, block(10, 47, 0))),
+        ("cut_off", True, (SKIN, block(10, 16, 0)), (SKIN, block(10, 17, 0))),
+        ("cut_off", False, {"pixels": SKIN, **beside(2)}, {"pixels": SKIN, **beside(3)}),
+        ("too_near", False, (SKIN, block(150, 200)), (SKIN, block(149, 200))),
+        ("too_far", False, (SKIN, block(9, 30)), (SKIN, block(9, 31))),
+        ("too_far", True, (SKIN, block(9, 10)), (SKIN, block(9, 11))),
+        ("several_lesions", False, *((SKIN, block(20, 50) | block(n, 20, 90)) for n in (15, 14))),
+    ],
+)
+def test_where_a_reason_begins(reason, refuses, worse, better):
+    for view, expected in ((worse, True), (better, False)):
+        quality = assess(**view) if isinstance(view, dict) else assess(*view)
+        named = quality.reasons[: quality.refused] if refuses else quality.reasons
+        assert (reason in named) is expected
 
 
 def test_hair_is_told_but_never_refuses():

@@ -56,7 +56,18 @@ def test_most_references_are_found(kind, least):
 
 
 def test_a_ruler_seen_from_above_is_found():
-    assert any(worst("ruler", seed, 2) is not None for seed in range(3))
+    errors = [error for seed in range(3) if (error := worst("ruler", seed, 2)) is not None]
+    assert errors
+    assert max(errors) < 0.03
+
+
+def test_coins_are_as_large_as_their_mints_state():
+    """Of the European Central Bank, the United States Mint and the Royal Mint; mm."""
+    assert list(scale.COINS.values()) == [
+        *(16.25, 18.75, 21.25, 19.75, 22.25, 24.25, 23.25, 25.75),
+        *(19.05, 21.21, 17.91, 24.26),
+        *(20.3, 25.9, 18.0, 24.5),
+    ]
 
 
 @pytest.mark.parametrize("reference", ["card", "coin-1-euro", "ruler"])

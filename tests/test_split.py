@@ -95,7 +95,8 @@ def test_official_parts_are_kept_and_val_comes_out_of_train(found):
 
 
 def test_official_val_stays_and_no_test_is_made_up():
-    records = [record(f"t{n}", official="train", label="nv") for n in range(20)]
+    # A picture of which the publisher names no part counts to train.
+    records = [record(f"t{n}", official="train" if n else None, label="nv") for n in range(20)]
     records += [record(f"v{n}", official="val", label="nv", lesion_id="L") for n in range(3)]
     records.append(record("t_cross", official="train", label="nv", lesion_id="L"))
     split = make_split(data_set(records))
@@ -106,6 +107,16 @@ def test_official_val_stays_and_no_test_is_made_up():
     assert split.parts["test"] == ()
     assert len(split.notes) == 1
     assert "left out t_cross" in split.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "amiss"),
+    [(("train",), "no validation part"), (("train", "val", "test"), "a test part")],
+)
+def test_only_a_validation_part_without_a_test_part_can_be_tested_on(parts, amiss):
+    records = [record(f"{part}{n}", official=part) for part in parts for n in range(3)]
+    with pytest.raises(DataError, match=f"csv has {amiss} of its publisher"):
+        make_split(data_set(records), test_on="val")
 
 
 @pytest.mark.parametrize("fractions", [(0.7, 0.15, 0.15), (0.5, 0.25, 0.25), (0.8, 0.2, 0.0)])
@@ -152,6 +163,12 @@ def test_seed_changes_the_split_and_nothing_else_does():
     assert make_split(data_set(moved), 0).sha256 == first.sha256
     # The deal itself is frozen: a change here would silently move pictures between parts.
     assert first.sha256[:16] == "9165087d0fda90a4"
+    # Of several classes the rarest are dealt first, of those alike the malignant, None last.
+    labels = ("nv",) * 5 + ("mel", "mel", "bkl", "bkl", None, None)
+    several = [
+        record(f"r{n}", label=labels[n % 11], lesion_id=str(n - n % 4 % 3)) for n in range(66)
+    ]
+    assert make_split(data_set(several)).sha256[:16] == "64820caf5b29575c"
 
 
 @pytest.mark.parametrize("fractions", [(0.5, 0.5), (1.1, -0.1, 0.0), (0.5, 0.2, 0.2)])

@@ -183,7 +183,10 @@ def _split(
             return rebuilt, source, []
     # All pictures need no parts.
     split = make_split(data_set, seed=SEED, by_picture=part == "all")
-    warning = f"the bundle's own split is not of these pictures: part '{part}' is of a new split"
+    warning = (
+        f"the bundle's own split is not of these pictures: part '{part}' is of a new split, which "
+        "harms no figure unless another warning says that the bundle knows some of them"
+    )
     new = (stored or training) and part != "all"
     return split, f"made here with seed {SEED}", [warning] if new else []
 

@@ -63,7 +63,7 @@ LIMITS = {
     "not_skin": Limit(0.0, 0.8, 0.8),
     # How unsure the segmenter is within its own outline; 1 where it drew none.
     "no_lesion": Limit(0.02, 0.09, 0.14),
-    "cut_off": Limit(0.0, 0.1, 0.25),  # share of the lesion's outline that lies on the frame
+    "cut_off": Limit(0.0, 0.1, 0.25),  # length on the frame, of the outline within the picture
     "too_near": Limit(0.15, 0.6),  # share of the picture that is lesion
     "too_far": Limit(0.5, 0.15, 0.05),  # extent of the lesion, of the picture's short side
     "several_lesions": Limit(0.0, 0.3),  # area of the second largest, of the largest

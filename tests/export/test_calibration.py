@@ -60,6 +60,16 @@ def test_operating_points_keep_what_they_promise():
     assert urgent >= see_doctor
 
 
+def test_operating_points_are_exact_and_rounded_to_the_safe_side():
+    """Of a hundred of each kind the sixth lowest malignant and the fifth highest benign one."""
+    place = np.arange(100) / 1000
+    malignancy, malignant = np.append(0.30005 + place, 0.50005 + place), np.arange(200) < 100
+    assert operating_points(malignancy, malignant) == (0.305, 0.5951)
+    weights = np.ones(200)
+    weights[[0, -1]] = 6  # more than 5 % of their kind: neither may be lost
+    assert operating_points(malignancy, malignant, weights) == (0.3, 1.0)
+
+
 def test_urgent_never_begins_below_see_a_doctor():
     """Nearly all of what a good network calls benign lies far below every malignant lesion."""
     malignancy = np.append(np.linspace(0, 0.5, 100), np.full(10, 0.9))
