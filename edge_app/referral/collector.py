@@ -42,7 +42,7 @@ from edge_app.store.referrals import (
 from edge_app.store.store import Store
 from edge_app.store.validation_mail import ANSWER, DOCUMENT
 
-AT_ONCE = 20  # referrals in one question
+AT_ONCE = 16  # referrals in one question: IIS takes 2,048 characters of it
 DAYS = 365  # from its receipt, after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 from store.store_cases import FOREIGN, PASSPHRASE
 
-from edge_app.referral import collector, timeline
+from edge_app.referral import collector, timeline, uids
 from edge_app.referral.answers import OTHER_PERSON, Sent
 from edge_app.referral.carriers import connect, dicomweb, fhir_rest
 from edge_app.referral.collector import Collector
@@ -135,6 +136,21 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     del clinic.held["DiagnosticReport/r99"]
     Collector(cases).run()
     assert line not in cases.mail.faults()
+
+
+def test_a_question_for_answers_is_no_longer_than_iis_takes(cases, archive, clinic, monkeypatch):
+    monkeypatch.setitem(globals(), "SYSTEM", uids.SYSTEM)
+    received(cases, archive, clinic, *(f"{number:032x}" for number in range(25)))
+    asked, given = [], FhirHandler.do_GET
+
+    def answer(self):
+        asked.append(urlsplit(self.path).query)
+        return given(self)
+
+    monkeypatch.setattr(FhirHandler, "do_GET", answer)
+    Collector(cases).run()
+    assert sum("identifier=" in it for it in asked) == 2
+    assert max(map(len, asked)) < 2048
 
 
 def test_answers_are_asked_for_a_year_from_the_receipt_however_long_it_waited(
