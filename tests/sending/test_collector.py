@@ -388,6 +388,27 @@ def test_a_server_that_lets_this_device_in_no_more_is_one_that_could_not_be_aske
     assert ([one.code for one in found.failed], found.refused) == (["403"], [])
 
 
+def test_a_server_that_asks_to_wait_is_not_asked_before(cases, archive, clinic, monkeypatch):
+    received(cases, archive, clinic, A)
+    report(clinic, A, 1, "benign")
+    now, asked, given = [0.0], [], FhirHandler.do_GET
+    monkeypatch.setattr(collector, "monotonic", lambda: now[0])
+
+    def busy(self):
+        asked.append(self.path)
+        self.say(503, Retry_After="1000")
+
+    monkeypatch.setattr(FhirHandler, "do_GET", busy)
+    asking = Collector(cases)
+    for now[0] in (0.0, 999.0):
+        assert [one.code for one in asking.run().failed] == ["503"]
+    assert len(asked) == 1
+    monkeypatch.setattr(FhirHandler, "do_GET", given)
+    now[0] = 1000.0
+    found = asking.run()
+    assert ([one.text for one in found.new], found.failed) == (["benign"], [])
+
+
 def test_a_study_that_an_archive_shows_nobody_keeps_no_other_from_being_asked(
     cases, archive, monkeypatch
 ):
