@@ -39,6 +39,7 @@ NOT_FINAL = N_("an answer that its author took back or has not written was not t
 NOT_RECEIVED = N_("the receiver did not take all of the referral: send it again")
 
 Resource = dict[str, Any]
+Find = Callable[[str], bytes]  # of "/Patient?identifier=...": a searchset
 Read = Callable[[str], Resource | None]  # of "ServiceRequest/7"; None: it is not there
 _REPORT = {"preliminary", "partial", "final", "amended", "corrected", "appended"}
 _UNWRITTEN = {"registered", "preparation"}  # announced: there is nothing to read yet
@@ -226,8 +227,10 @@ def has_more(searchset: bytes) -> bool:
     return any(_str(link.get("relation")) == "next" for link in links)
 
 
-def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
+def assigned(transaction: bytes, response: bytes, find: Find | None = None) -> tuple[str, ...]:
     """By which references, as "Patient/7", the receiver knows what a transaction sent.
+
+    `find` : searches for what was there before, of which some (Azure) do not say where it is.
 
     Raises
     ------
@@ -241,16 +244,24 @@ def assigned(transaction: bytes, response: bytes) -> tuple[str, ...]:
     if got.get("type") == "transaction-response" and len(entries) == len(wanted):
         for entry, request in zip(entries, wanted, strict=True):
             said = _dict(entry.get("response"))
-            kind = _dict(request.get("resource")).get("resourceType")
+            kind = _str(_dict(request.get("resource")).get("resourceType"))
+            status, where = _str(said.get("status")), _str(said.get("location"))
+            if find and not where and re.match(r"200\b", status):
+                where = _only(find(f"/{kind}?{request['request']['ifNoneExist']}"), kind)
             location = re.search(
-                rf"(?:^|/)({kind}/[A-Za-z0-9.-]{{1,64}})(?:/_history/[^/]+)?$",
-                _str(said.get("location")),
+                rf"(?:^|/)({kind}/[A-Za-z0-9.-]{{1,64}})(?:/_history/[^/]+)?$", where
             )
-            if location and re.match(r"20[01]\b", _str(said.get("status"))):
+            if location and re.match(r"20[01]\b", status):
                 found.append(location[1])
     if not found or len(found) != len(wanted):
         raise UserError(NOT_RECEIVED, code="referral-not-received")
     return tuple(found)
+
+
+def _only(searchset: bytes, kind: str) -> str:
+    """The reference of the only resource of that kind in it; empty where there are others."""
+    found = [it for _, it in _resources(read_json(searchset)) if it.get("resourceType") == kind]
+    return f"{kind}/{_str(found[0].get('id'))}" if len(found) == 1 else ""
 
 
 def most_of(transaction: bytes) -> int:

@@ -11,7 +11,7 @@ import io
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from dermedge import UserError
 from edge_app.i18n.language import N_
@@ -42,6 +42,7 @@ REPORTS = {  # SOP classes of structured reports with text
 }
 PDF = "1.2.840.10008.5.1.4.1.1.104.1"
 _SYNTAXES = {"1.2.840.10008.1.2", "1.2.840.10008.1.2.1", "1.2.840.10008.1.2.2"}
+OBSERVER = ("121008", "DCM")  # Person Observer Name, of TID 1003
 # Value types (PS3.3 C.17.3.2.1) whose value is one element.
 _PLAIN = {"TEXT": "TextValue", "DATE": "Date", "TIME": "Time", "DATETIME": "DateTime",
           "PNAME": "PersonName"}  # fmt: skip
@@ -106,6 +107,7 @@ def _answer(ds: Dataset, uid: str, mine: Sent, data: bytes) -> Answer:
     kind = str(ds.get("SOPClassUID", ""))
     lines: list[str] = []
     report, better = b"", False
+    observers: list[str] = []
     if kind == PDF:
         length = ds.get("EncapsulatedDocumentLength")
         document = bytes(ds.EncapsulatedDocument)
@@ -113,8 +115,9 @@ def _answer(ds: Dataset, uid: str, mine: Sent, data: bytes) -> Answer:
         lines.append(str(ds.get("DocumentTitle", "") or ""))
     elif kind in REPORTS:
         items = list(_items(ds))
-        lines += [line for line, _ in items]
-        better = any(code == BETTER_PICTURE for _, code in items)
+        lines += [it.line for it in items]
+        better = any(it.code == BETTER_PICTURE for it in items)
+        observers = [it.value for it in items if it.concept == OBSERVER]
     else:
         raise UserError(OTHER_KIND, code="answer-kind", what=uid)
     text, cut = clean("\n".join(line for line in lines if line.strip()), TEXT)
@@ -124,7 +127,7 @@ def _answer(ds: Dataset, uid: str, mine: Sent, data: bytes) -> Answer:
         referral=mine.referral,
         uid=uid,
         version=hashlib.sha256(data).hexdigest()[:16],
-        author=_author(ds),
+        author=_author(ds, observers),
         issued=_issued(ds),
         status=_status(ds),
         text=text,
@@ -146,8 +149,16 @@ def _predecessor(ds: Dataset, mine: Sent) -> str:
     return ""
 
 
-def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
-    """Each item of the content tree that says something, as a line, and its code if it has one."""
+class _Item(NamedTuple):
+    """One of the content tree that says something."""
+
+    concept: tuple[str, str]  # what it is about: a code and its scheme
+    value: str  # as people write it
+    code: tuple[str, str]  # of its value; empty: it is none
+    line: str
+
+
+def _items(ds: Dataset) -> Iterator[_Item]:
     stack: list[tuple[Any, int]] = [(it, 0) for it in reversed(ds.get("ContentSequence", []))]
     count = 0
     while stack:
@@ -155,7 +166,8 @@ def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
         count += 1
         if count > _NODES or depth > _DEPTH:
             raise UserError(TOO_LARGE, code="answer-large")
-        name, kind = _meaning(item.get("ConceptNameCodeSequence")), str(item.get("ValueType", ""))
+        about, kind = item.get("ConceptNameCodeSequence"), str(item.get("ValueType", ""))
+        name, concept = _meaning(about), _code(about)
         value, code = "", ("", "")
         if kind == "CODE":
             values = item.get("ConceptCodeSequence")
@@ -163,12 +175,27 @@ def _items(ds: Dataset) -> Iterator[tuple[str, tuple[str, str]]]:
         elif kind == "NUM":
             value = _number(item)
         elif kind in _PLAIN:
-            value = str(item.get(_PLAIN[kind], "") or "")
+            value = _written(kind, str(item.get(_PLAIN[kind], "") or ""))
         if value.strip():
-            yield f"{name}: {value}" if name else value, code
+            yield _Item(concept, value, code, f"{name}: {value}" if name else value)
         elif kind == "CONTAINER" and name:
-            yield f"{name}:", code
+            yield _Item(concept, "", code, f"{name}:")
         stack += [(it, depth + 1) for it in reversed(item.get("ContentSequence", []))]
+
+
+def _written(kind: str, value: str) -> str:
+    """A value as people write it: DICOM has names, dates and times without gaps (PS3.5, 6.2)."""
+    if kind == "PNAME":
+        return _person(value)
+    day, time, zone = r"(\d{4})(\d\d)(\d\d)", r"(\d\d)(\d\d)(\d\d)?(?:\.\d+)?", r"([+-]\d\d)(\d\d)"
+    forms = {"DATE": day, "TIME": time, "DATETIME": f"{day}(?:{time}(?:{zone})?)?"}
+    found = re.fullmatch(forms[kind], value.strip()) if kind in forms else None
+    if not found:
+        return value
+    parts = list(found.groups())
+    days, rest = ([], parts) if kind == "TIME" else (parts[:3], parts[3:])
+    groups = ("-".join(days), ":".join(filter(None, rest[:3])), ":".join(filter(None, rest[3:])))
+    return " ".join(filter(None, groups))
 
 
 def _number(item: Any) -> str:
@@ -189,10 +216,11 @@ def _code(sequence: Any) -> tuple[str, str]:
     return str(item.get("CodeValue", "")), str(item.get("CodingSchemeDesignator", ""))
 
 
-def _author(ds: Dataset) -> str:
+def _author(ds: Dataset, observers: Sequence[str]) -> str:
+    """Who signed or wrote it, else who its content names as `observers`."""
     names = [it.get("VerifyingObserverName", "") for it in ds.get("VerifyingObserverSequence", [])]
     names += [it.get("PersonName", "") for it in ds.get("AuthorObserverSequence", [])]
-    people = [_person(str(name)) for name in names]
+    people = [it for name in names if (it := _person(str(name)))] or [*observers]
     people.append(str(ds.get("InstitutionName", "") or ""))
     found = ", ".join(dict.fromkeys(name for name in people if name.strip()))
     return clean(" ".join(found.split()), NAME)[0]
@@ -218,7 +246,9 @@ def _issued(ds: Dataset) -> str:
 
 def _status(ds: Dataset) -> str:
     """In FHIR's words, so that screens know one set."""
-    return "final" if ds.get("VerificationFlag", "VERIFIED") == "VERIFIED" else "preliminary"
+    verified = ds.get("VerificationFlag", "VERIFIED") == "VERIFIED"
+    final = verified and ds.get("PreliminaryFlag") != "PRELIMINARY"
+    return "final" if final else "preliminary"
 
 
 def _uid(ds: Dataset, name: str) -> str:

@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import date, timedelta
+from time import monotonic
 
 from dermedge import UserError
 from edge_app import unforeseen
@@ -27,6 +28,7 @@ from edge_app.referral.answers import (
 )
 from edge_app.referral.carriers import Carrier, Later
 from edge_app.referral.carriers.outcome import UNFORESEEN, is_alone
+from edge_app.referral.outbox import ASKED
 from edge_app.store import clock, damage
 from edge_app.store.damage import LeftOut, without_damage
 from edge_app.store.records import StoreError
@@ -42,7 +44,7 @@ from edge_app.store.referrals import (
 from edge_app.store.store import Store
 from edge_app.store.validation_mail import ANSWER, DOCUMENT
 
-AT_ONCE = 20  # referrals in one question
+AT_ONCE = 16  # referrals in one question: IIS takes 2,048 characters of it
 DAYS = 365  # from its receipt, after which nobody answers any more
 # What a FHIR answer is, and the search by what we asked.
 SEARCHES = (("DiagnosticReport", "based-on"), ("Communication", "based-on"))
@@ -85,6 +87,8 @@ class Collector:
         self._lost: list[UserError] = []  # of this round
         # By referral and UID, files of its study that hold no answer, and why.
         self._none: dict[str, dict[str, UserError]] = {}
+        # Who asked to wait, until when, and in which words.
+        self._busy: dict[Endpoint, tuple[float, UserError]] = {}
 
     def run(self) -> Collected:
         """Ask each receiver once. Raises StoreError where the store was closed."""
@@ -96,6 +100,10 @@ class Collector:
             for endpoint in dict.fromkeys(filter(None, (destination.fhir, destination.dicom)))
         ]
         for endpoint, to, open_ in endpoints:
+            until, busy = self._busy.get(endpoint, (0.0, None))
+            if busy and monotonic() < until:
+                found.failed.append(busy)
+                continue
             try:
                 for answers, refused in self._ask(endpoint, to, open_):
                     gone = [it for it in refused if isinstance(it, TakenBack) and self._has(it)]
@@ -108,6 +116,8 @@ class Collector:
                 raise
             except UserError as error:  # another endpoint or receiver may answer
                 found.failed.append(error)
+                if isinstance(error, Later) and error.retry_after:
+                    self._busy[endpoint] = monotonic() + min(error.retry_after, ASKED), error
             # Whatever a library raises on what comes from outside: nobody waits for ever for it.
             except Exception as error:
                 unforeseen.report(error)

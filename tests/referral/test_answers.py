@@ -338,11 +338,46 @@ def test_a_document_names_who_signed_it():
         assert answer.author == f"{author}, Clinic"
 
 
-def test_a_time_in_a_structured_report_is_shown_as_its_other_words():
-    item = text_item("Seen again", "")
-    item.ValueType, item.DateTime = "DATETIME", "20270115093000"
+@pytest.mark.parametrize(
+    ("kind", "value", "written"),
+    [
+        ("DATETIME", "20270115093000", "2027-01-15 09:30:00"),
+        ("DATETIME", "20270115093000.5000+0100", "2027-01-15 09:30:00 +01:00"),
+        ("DATETIME", "20270115", "2027-01-15"),
+        ("DATETIME", "2027", "2027"),
+        ("DATE", "20270115", "2027-01-15"),
+        ("TIME", "0930", "09:30"),
+        ("TIME", "093000.123456", "09:30:00"),
+        ("PNAME", "Huber^Eva^^Dr.", "Dr. Eva Huber"),
+    ],
+)
+def test_a_value_in_a_structured_report_is_shown_as_people_write_it(kind, value, written):
+    names = {"DATETIME": "DateTime", "DATE": "Date", "TIME": "Time", "PNAME": "PersonName"}
+    item = text_item("Seen", "")
+    del item.TextValue
+    item.ValueType = kind
+    setattr(item, names[kind], value)
     (answer,) = taken(document(sent(1), 8, ContentSequence=[item]), [sent(1)])
-    assert answer.text == "Seen again: 20270115093000"
+    assert answer.text == f"Seen: {written}"
+
+
+def test_a_report_that_only_its_content_names_an_author_of_has_their_name():
+    observer = text_item("Person Observer Name", "")
+    del observer.TextValue
+    concept = observer.ConceptNameCodeSequence[0]
+    concept.CodeValue, concept.CodingSchemeDesignator = "121008", "DCM"
+    observer.ValueType, observer.PersonName = "PNAME", "Huber^Eva^^Dr."
+    content = [observer, text_item("Conclusion", "Nevus")]
+    for signed, author in (([], "Dr. Eva Huber"), (None, "Dr. Anna Ärztin")):
+        changes = {} if signed is None else {"VerifyingObserverSequence": signed}
+        data = document(sent(1), 9, ContentSequence=content, **changes)
+        assert taken(data, [sent(1)])[0].author == f"{author}, Clinic"
+
+
+@pytest.mark.parametrize(("flag", "status"), [("PRELIMINARY", "preliminary"), ("FINAL", "final")])
+def test_a_preliminary_report_is_not_final_although_it_is_verified(flag, status):
+    (answer,) = taken(document(sent(1), 10, PreliminaryFlag=flag), [sent(1)])
+    assert answer.status == status
 
 
 def test_a_better_picture_is_asked_for_by_a_code():

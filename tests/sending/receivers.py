@@ -274,7 +274,10 @@ class FhirHandler(Handler):
                     site.held[name] = resource
                     site.by_identifier[name.partition("/")[0], own["system"], own["value"]] = name
                 status = "201 Created" if fresh else "200 OK"
-                entries.append({"response": {"status": status, "location": f"{name}/_history/1"}})
+                said = {"status": status, "location": f"{name}/_history/1"}
+                if not (fresh or site.locates):
+                    del said["location"]
+                entries.append({"response": said})
         said = {"resourceType": "Bundle", "type": "transaction-response", "entry": entries}
         self.say(200, json.dumps(said).encode(), "application/fhir+json")
 
@@ -337,6 +340,7 @@ class FhirReceiver(Site):
     kind = "fhir"
     page = 200  # entries that it gives at once
     includes = True  # what is asked for along with them
+    locates = True  # what was there before
 
     def __init__(self, certificate: str = "", lie=None):
         self.held: dict[str, dict] = {}

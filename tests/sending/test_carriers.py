@@ -251,6 +251,20 @@ def test_a_request_with_large_pictures_in_it_is_received(monkeypatch):
     clinic.close()
 
 
+def test_a_server_that_does_not_say_where_what_it_had_before_is_is_asked():
+    clinic = FhirReceiver()
+    clinic.locates = False  # as Azure
+    first, again = (
+        connect(clinic.endpoint()).deliver(clinic.make(A, 0), again=bool(n)) for n in range(2)
+    )
+    assert again.references == first.references
+    clinic.held["Patient/99"] = clinic.held[first.references[0]] | {"id": "99"}
+    with pytest.raises(Later) as several:
+        connect(clinic.endpoint()).deliver(clinic.make(A, 0), again=True)
+    assert several.value.code == "unlisted"
+    clinic.close()
+
+
 @pytest.mark.parametrize(
     ("theirs", "same"),
     [

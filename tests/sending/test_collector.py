@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 import pytest
 from store.store_cases import FOREIGN, PASSPHRASE
 
-from edge_app.referral import collector, timeline
+from edge_app.referral import collector, timeline, uids
 from edge_app.referral.answers import OTHER_PERSON, Sent
 from edge_app.referral.carriers import connect, dicomweb, fhir_rest
 from edge_app.referral.collector import Collector
@@ -135,6 +136,21 @@ def test_answers_come_home_once_and_those_of_others_are_refused(cases, archive, 
     del clinic.held["DiagnosticReport/r99"]
     Collector(cases).run()
     assert line not in cases.mail.faults()
+
+
+def test_a_question_for_answers_is_no_longer_than_iis_takes(cases, archive, clinic, monkeypatch):
+    monkeypatch.setitem(globals(), "SYSTEM", uids.SYSTEM)
+    received(cases, archive, clinic, *(f"{number:032x}" for number in range(25)))
+    asked, given = [], FhirHandler.do_GET
+
+    def answer(self):
+        asked.append(urlsplit(self.path).query)
+        return given(self)
+
+    monkeypatch.setattr(FhirHandler, "do_GET", answer)
+    Collector(cases).run()
+    assert sum("identifier=" in it for it in asked) == 2
+    assert max(map(len, asked)) < 2048
 
 
 def test_answers_are_asked_for_a_year_from_the_receipt_however_long_it_waited(
@@ -370,6 +386,27 @@ def test_a_server_that_lets_this_device_in_no_more_is_one_that_could_not_be_aske
     monkeypatch.setattr(FhirHandler, "do_GET", lambda self: self.say(403))
     found = Collector(cases).run()
     assert ([one.code for one in found.failed], found.refused) == (["403"], [])
+
+
+def test_a_server_that_asks_to_wait_is_not_asked_before(cases, archive, clinic, monkeypatch):
+    received(cases, archive, clinic, A)
+    report(clinic, A, 1, "benign")
+    now, asked, given = [0.0], [], FhirHandler.do_GET
+    monkeypatch.setattr(collector, "monotonic", lambda: now[0])
+
+    def busy(self):
+        asked.append(self.path)
+        self.say(503, Retry_After="1000")
+
+    monkeypatch.setattr(FhirHandler, "do_GET", busy)
+    asking = Collector(cases)
+    for now[0] in (0.0, 999.0):
+        assert [one.code for one in asking.run().failed] == ["503"]
+    assert len(asked) == 1
+    monkeypatch.setattr(FhirHandler, "do_GET", given)
+    now[0] = 1000.0
+    found = asking.run()
+    assert ([one.text for one in found.new], found.failed) == (["benign"], [])
 
 
 def test_a_study_that_an_archive_shows_nobody_keeps_no_other_from_being_asked(

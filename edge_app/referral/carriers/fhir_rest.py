@@ -67,7 +67,9 @@ class FhirRest:
         response = self._web.ask("POST", self._root, headers, parcel.data, most=most)
         self._web.must_be_well(response, _outcome(response))
         try:
-            references = assigned(parcel.data, response.body)
+            references = assigned(parcel.data, response.body, self.search)
+        except (Later, Refused):  # of a search
+            raise
         except UserError:
             raise Later(Message(UNLISTED, place=self._web.place), "unlisted") from None
         entries = json.loads(parcel.data)["entry"]
@@ -100,7 +102,7 @@ class FhirRest:
         self._web.must_be_well(found)
         return _parsed(found.body)
 
-    def search(self, path: str, params: Mapping[str, str | list[str]]) -> bytes:
+    def search(self, path: str, params: Mapping[str, str | list[str]] | None = None) -> bytes:
         """A searchset; raises Later or Refused."""
         found = self._web.ask("GET", path, {"Accept": JSON}, params=params, most=MOST)
         self._web.must_be_well(found, _outcome(found))
