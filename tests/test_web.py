@@ -537,6 +537,9 @@ def test_a_kept_case_of_other_networks_is_not_put_together_again(analyzer, pictu
     assert len(case.captures(copy.deepcopy(rows[:1]), "another")) == 1
     with pytest.raises(StoreError, match="other networks"):
         case.captures(copy.deepcopy(rows), "another")
+    # Of several days, too, the one that was judged last stays the last: its result was shown.
+    rows[1][2] |= {"taken": "2019-05-12T12:00:00Z", "dating": "given"}
+    assert [one.analysis for one in case.captures(copy.deepcopy(rows), bundle)] == analyses
     newer = copy.deepcopy(rows[:1])
     newer[0][2]["version"] = 99
     with pytest.raises(StoreError, match="cannot read"):
