@@ -636,6 +636,21 @@ def test_live_hints_and_a_photo_from_the_camera(visit):
     browser.run("newSpot()")
 
 
+def test_the_browser_s_own_back_is_the_page_s(visit, pictures):
+    browser = visit.browser
+    browser.run("show('welcome'); $('agree').checked || $('agree').click(); $('start').click()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    # Each left the page, and took the photo with it.
+    for button in ("help", "refer", "another"):
+        browser.run(f"$('{button}').click()")
+        browser.wait("state.screen !== 'result'")
+        browser.run("history.back()")
+        browser.wait("state.screen === 'result'", 10)
+        assert browser.run("state.pictures.length") == 1
+    browser.run("newSpot()")
+
+
 def test_no_camera_stays_on_behind_the_page(visit):
     browser = visit.browser
     browser.run(

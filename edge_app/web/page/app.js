@@ -71,6 +71,7 @@ function show(screen) {
   figures();
   $("main").scrollTop = 0;
   $("main").focus({ preventScroll: true });
+  stay();
 }
 
 /** What a person sends along who tries the page on a device; see docs/web.md. */
@@ -95,6 +96,22 @@ function back() {
     show("result");
   }
   else newSpot();
+}
+
+/** The device's own Back, which would leave the page and all that is at hand; false: it may. */
+function deviceBack() {
+  const box = $("question");
+  if (box.open) box.close();  // no answer is a "no"
+  // Whoever goes on while a case is kept does not hear that it failed.
+  else if (state.busy) return true;
+  else if ($("back").hidden) return false;
+  else back();
+  return true;
+}
+
+/** A step of the browser's history that its Back takes instead. */
+function stay() {
+  if (state.screen !== "welcome" && history.state !== "inside") history.pushState("inside", "");
 }
 
 function newSpot() {
@@ -566,6 +583,11 @@ function prepare() {
     if (!persisted) return;
     newSpot();
     location.reload();
+  });
+  addEventListener("popstate", ({ state: entry }) => {
+    if (entry) return;  // forward
+    if (deviceBack()) stay();
+    else history.back();
   });
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
   if (!navigator.mediaDevices) $("live-switch").hidden = true;
