@@ -250,6 +250,12 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
         stays = f"getComputedStyle({foot}).position === 'sticky' ? {foot}.offsetHeight : 0"
         browser.run("show('result')")
         assert browser.run(f"$('main').clientHeight - ({stays})") >= 120
+        browser.resize(160, 284)  # 320x568 at 200 %: head and foot alone are higher
+        browser.run("scrollTo(0, 1e6)")
+        assert browser.run("$('disclaimer').getBoundingClientRect().bottom <= innerHeight + 1")
+        assert browser.run("$('main').clientHeight >= $('result').offsetHeight")
+        browser.run("show('about')")
+        assert browser.run("scrollY") == 0
     finally:
         browser.resize(390, 844)
         browser.run("choose('en'); newSpot()")

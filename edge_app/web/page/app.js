@@ -60,6 +60,12 @@ function title() {
 
 /* ------------------------------------------------------------------------ screens */
 
+/** On a low window the whole page scrolls. */
+function toTop() {
+  $("main").scrollTop = 0;
+  scrollTo(0, 0);
+}
+
 function show(screen) {
   if (screen !== "check") closeLive();
   for (const name of ["welcome", "check", "result", "referral", "kept", "about"]) $(name).hidden = name !== screen;
@@ -69,7 +75,7 @@ function show(screen) {
   $("help").hidden = screen === "about";
   title();
   figures();
-  $("main").scrollTop = 0;
+  toTop();
   $("main").focus({ preventScroll: true });
   stay();
 }
