@@ -250,6 +250,12 @@ def test_every_screen_fits_a_phone_and_can_be_pressed(visit, pictures):
         stays = f"getComputedStyle({foot}).position === 'sticky' ? {foot}.offsetHeight : 0"
         browser.run("show('result')")
         assert browser.run(f"$('main').clientHeight - ({stays})") >= 120
+        browser.resize(160, 284)  # 320x568 at 200 %: head and foot alone are higher
+        browser.run("scrollTo(0, 1e6)")
+        assert browser.run("$('disclaimer').getBoundingClientRect().bottom <= innerHeight + 1")
+        assert browser.run("$('main').clientHeight >= $('result').offsetHeight")
+        browser.run("show('about')")
+        assert browser.run("scrollY") == 0
     finally:
         browser.resize(390, 844)
         browser.run("choose('en'); newSpot()")
@@ -537,6 +543,9 @@ def test_a_kept_case_of_other_networks_is_not_put_together_again(analyzer, pictu
     assert len(case.captures(copy.deepcopy(rows[:1]), "another")) == 1
     with pytest.raises(StoreError, match="other networks"):
         case.captures(copy.deepcopy(rows), "another")
+    # Of several days, too, the one that was judged last stays the last: its result was shown.
+    rows[1][2] |= {"taken": "2019-05-12T12:00:00Z", "dating": "given"}
+    assert [one.analysis for one in case.captures(copy.deepcopy(rows), bundle)] == analyses
     newer = copy.deepcopy(rows[:1])
     newer[0][2]["version"] = 99
     with pytest.raises(StoreError, match="cannot read"):
@@ -630,6 +639,21 @@ def test_live_hints_and_a_photo_from_the_camera(visit):
       consent: {version: %s, language: "en", given: new Date().toISOString()}}"""
     rows = browser.run(f"ask('referralRows', {{wanted: {wanted % json.dumps(consent.CURRENT)}}})")
     assert str(datetime.now(timezone.utc).date()) in dict(rows)["Picture 1"]
+    browser.run("newSpot()")
+
+
+def test_the_browser_s_own_back_is_the_page_s(visit, pictures):
+    browser = visit.browser
+    browser.run("show('welcome'); $('agree').checked || $('agree').click(); $('start').click()")
+    browser.choose("#gallery", pictures[1])
+    browser.wait("state.screen === 'result'")
+    # Each left the page, and took the photo with it.
+    for button in ("help", "refer", "another"):
+        browser.run(f"$('{button}').click()")
+        browser.wait("state.screen !== 'result'")
+        browser.run("history.back()")
+        browser.wait("state.screen === 'result'", 10)
+        assert browser.run("state.pictures.length") == 1
     browser.run("newSpot()")
 
 

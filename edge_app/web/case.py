@@ -81,12 +81,14 @@ def form() -> dict[str, Any]:
 
 
 def captures(kept: Sequence[Sequence], bundle: str) -> list[Capture]:
-    """Those of a kept case, the oldest first; `kept` holds id, lesion and record of each.
+    """Those of a kept case, as they were judged; `kept` holds id, lesion and record of each.
 
     Raises StoreError where what was said of them cannot be said again: their analyses are of
     another version, or several were put together with another bundle than that of this SHA-256.
     """
-    found = records.in_order(records.unpacked(Capture, *one) for one in kept)
+    found = [records.unpacked(Capture, *one) for one in kept]
+    # By date, a photo of today would be the last, and the result, where an old one was judged last.
+    found.sort(key=lambda capture: capture.sequence)
     others = {capture.analysis["versions"]["bundle_sha256"] for capture in found} - {bundle}
     if others and len(found) > 1:
         raise StoreError(OTHER_NETWORKS, code="other-networks")

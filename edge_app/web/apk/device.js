@@ -42,15 +42,6 @@
     fault.textContent = t("The file could not be saved: {reason}", { reason });
     fault.hidden = false;
   };
-  window.deviceBack = () => {
-    const button = document.getElementById("back"), box = document.getElementById("question");
-    if (box.open) box.close();  // no answer is a "no"
-    // Whoever goes on while a case is kept does not hear that it failed.
-    else if (state.busy) return true;
-    else if (button.hidden) return false;
-    else button.click();
-    return true;
-  };
   // Another app may want the camera.
   document.addEventListener("visibilitychange", () => { if (document.hidden) closeLive(); });
 }

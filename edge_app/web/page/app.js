@@ -60,6 +60,12 @@ function title() {
 
 /* ------------------------------------------------------------------------ screens */
 
+/** On a low window the whole page scrolls. */
+function toTop() {
+  $("main").scrollTop = 0;
+  scrollTo(0, 0);
+}
+
 function show(screen) {
   if (screen !== "check") closeLive();
   for (const name of ["welcome", "check", "result", "referral", "kept", "about"]) $(name).hidden = name !== screen;
@@ -69,8 +75,9 @@ function show(screen) {
   $("help").hidden = screen === "about";
   title();
   figures();
-  $("main").scrollTop = 0;
+  toTop();
   $("main").focus({ preventScroll: true });
+  stay();
 }
 
 /** What a person sends along who tries the page on a device; see docs/web.md. */
@@ -95,6 +102,22 @@ function back() {
     show("result");
   }
   else newSpot();
+}
+
+/** The device's own Back, which would leave the page and all that is at hand; false: it may. */
+function deviceBack() {
+  const box = $("question");
+  if (box.open) box.close();  // no answer is a "no"
+  // Whoever goes on while a case is kept does not hear that it failed.
+  else if (state.busy) return true;
+  else if ($("back").hidden) return false;
+  else back();
+  return true;
+}
+
+/** A step of the browser's history that its Back takes instead. */
+function stay() {
+  if (state.screen !== "welcome" && history.state !== "inside") history.pushState("inside", "");
 }
 
 function newSpot() {
@@ -566,6 +589,11 @@ function prepare() {
     if (!persisted) return;
     newSpot();
     location.reload();
+  });
+  addEventListener("popstate", ({ state: entry }) => {
+    if (entry) return;  // forward
+    if (deviceBack()) stay();
+    else history.back();
   });
   addEventListener("beforeprint", () => { document.querySelector("details").open = true; });
   if (!navigator.mediaDevices) $("live-switch").hidden = true;

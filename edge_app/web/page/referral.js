@@ -69,7 +69,7 @@ async function showReferral({ version, language, given }) {
     $("refer-rows").replaceChildren(list);
     referring = { wanted, pictures };
     $("refer-form").hidden = !($("refer-shown").hidden = false);
-    $("main").scrollTop = 0;
+    toTop();
   } catch (error) {
     $("refer-fault").textContent = keptFault(error);
     $("refer-fault").hidden = false;

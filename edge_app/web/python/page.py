@@ -220,8 +220,8 @@ class Page:
         """Show a kept case again: its analyses are those at hand from now on.
 
         `kept` is JSON: "person", a record, and "captures", lists of id, lesion and record. Gives
-        JSON: "order", the ids of the captures, the oldest first; "taken" and "dating" of the last;
-        "name" of the person; "analyses"; "outlines" of each; "said"; or "error".
+        JSON: "order", the ids of the captures, as they were judged; "taken" and "dating" of the
+        last; "name" of the person; "analyses"; "outlines" of each; "said"; or "error".
         """
         given = json.loads(kept)
         try:
