@@ -7,7 +7,6 @@ squamous cell carcinoma, and everything else.
 from __future__ import annotations
 
 import difflib
-import html
 import re
 import unicodedata
 from dataclasses import dataclass
@@ -410,7 +409,10 @@ def interpret(diagnosis: str) -> Diagnosis:
     words ("2. Melanoma 15.75k") are dropped. A lentigo that is not called solar, melanosis, and
     atypical melanocytic proliferations belong to none of the classes of HAM10000: 'other'.
     """
-    diagnosis = html.unescape(diagnosis)
+    if "&" in diagnosis:
+        import html  # a browser's Python has none
+
+        diagnosis = html.unescape(diagnosis)
     if diagnosis.lstrip().startswith(("[", "{")):
         listed = {interpret(one or other) for one, other in _QUOTED.findall(diagnosis)}
         if len(listed) > 1:
